@@ -1,0 +1,425 @@
+//! What a build does, seen from outside: files and a Dockerfile in, an image in the store out.
+
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::{
+    dockerfile::Dockerfile,
+    patterns::Ignore,
+    steps,
+    tree::{Kind, Meta},
+};
+
+/// A context and a store, and what is built from them.
+struct Bench {
+    folder: tempfile::TempDir,
+    store: Store,
+    args: BTreeMap<String, String>,
+    bases: BTreeMap<Base, Digest>,
+    epoch: Option<i64>,
+    now: i64,
+    cache: Cache,
+}
+
+impl Bench {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let bench = Self {
+            folder,
+            store,
+            args: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            epoch: Some(0),
+            now: 1000,
+            cache: Cache::Use,
+        };
+        fs::create_dir(bench.context()).unwrap();
+        for (path, content) in files {
+            bench.write(path, content);
+        }
+        bench
+    }
+
+    fn context(&self) -> std::path::PathBuf {
+        self.folder.path().join("context")
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.context().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        set_modes(&self.context());
+    }
+
+    fn build(&self, dockerfile: &str) -> Result<Built, BuildError> {
+        let dockerfile = Dockerfile::parse(dockerfile.as_bytes()).unwrap();
+        let platform = Platform::linux("x86_64");
+        let plan = steps::plan(
+            &dockerfile,
+            &steps::Inputs {
+                build_args: self.args.clone(),
+                target: None,
+                platform: platform.clone(),
+            },
+        )
+        .unwrap();
+        let ignore = fs::read_to_string(self.context().join(".dockerignore")).unwrap_or_default();
+        let ignore = Ignore::parse(&ignore).unwrap();
+        let context = Context::open_folder(&self.context(), ignore).unwrap();
+        let inputs = Inputs {
+            plan: &plan,
+            context: &context,
+            store: &self.store,
+            bases: &self.bases,
+            build_args: &self.args,
+            platform: &platform,
+            cache: self.cache,
+            epoch: self.epoch,
+            now: self.now,
+        };
+        build(&inputs, &mut |_| ())
+    }
+
+    fn rootfs(&self, built: &Built) -> Rootfs {
+        Rootfs::read(&self.store, &built.image.layers).unwrap()
+    }
+
+    #[track_caller]
+    fn check(&self, dockerfile: &str, want: Expect) {
+        want.assert_eq(&match self.build(dockerfile) {
+            Ok(built) => list(&self.rootfs(&built)),
+            Err(err) => format!("{err}\n"),
+        });
+    }
+}
+
+/// The same modes whatever the umask is.
+fn set_modes(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() {
+            continue;
+        }
+        let mode = if path.is_dir() { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        if path.is_dir() {
+            set_modes(&path);
+        }
+    }
+}
+
+fn list(rootfs: &Rootfs) -> String {
+    let mut text = String::new();
+    for (path, entry) in rootfs.tree().entries() {
+        let Meta { mode, uid, gid, .. } = entry.meta;
+        let what = match &entry.kind {
+            Kind::Folder => "/".to_owned(),
+            Kind::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
+            _ => String::new(),
+        };
+        writeln!(text, "{path}{what} {mode:o} {uid}:{gid}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn copy_takes_files_folders_and_patterns() {
+    let bench = Bench::new(&[("a.txt", "a"), ("b.txt", "b"), ("d/e/f", "f"), ("d/g", "g")]);
+    bench.check(
+        "FROM scratch\nCOPY a.txt /x\n",
+        expect![[r#"
+        x 644 0:0
+    "#]],
+    );
+    bench.check(
+        "FROM scratch\nWORKDIR /app\nCOPY *.txt ./\nCOPY d .\n",
+        expect![[r#"
+        app/ 755 0:0
+        app/a.txt 644 0:0
+        app/b.txt 644 0:0
+        app/e/ 755 0:0
+        app/e/f 644 0:0
+        app/g 644 0:0
+    "#]],
+    );
+    bench.check(
+        "FROM scratch\nCOPY --chown=7:8 --chmod=700 d/* /x/\n",
+        expect![[r#"
+        x/ 755 7:8
+        x/f 700 7:8
+        x/g 700 7:8
+    "#]],
+    );
+    bench.check(
+        "FROM scratch\nCOPY [\"a.txt\", \"with space/\"]\n",
+        expect![[r#"
+        with space/ 755 0:0
+        with space/a.txt 644 0:0
+    "#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_copied_is_said() {
+    let bench = Bench::new(&[
+        ("a", "a"),
+        ("secret", "s"),
+        (".dockerignore", "secret\n"),
+        ("x.tar.gz", "\x1f\u{8b}"),
+    ]);
+    fs::write(bench.context().join("x.tar.gz"), b"\x1f\x8b\x08").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", bench.context().join("out")).unwrap();
+    for (line, want) in [
+        ("COPY missing /", "`missing` is not in the build context"),
+        ("COPY *.md /", "`*.md` is not in the build context"),
+        ("COPY secret /", "`secret` is kept out of the build context by `.dockerignore`"),
+        ("COPY ../a /", "`../a` leads outside of the build context"),
+        (
+            "COPY out /",
+            "`out` leads outside of the build context: the link `out` points to `/etc/passwd`",
+        ),
+        ("COPY a secre[ /", "`secre[` is not a pattern"),
+        (
+            "COPY --chmod=u+x a /",
+            "`u+x` is not an octal mode from 0 to 7777, and other forms are not supported yet",
+        ),
+        ("COPY --chown=web a /", "there is no user `web` in the image's `/etc/passwd`"),
+        ("COPY $NOTHING /", "`$NOTHING` is empty once its variables are replaced"),
+        (
+            "ADD x.tar.gz /",
+            "`ADD` of `x.tar.gz`, which looks like an archive, is not supported yet",
+        ),
+        ("STOPSIGNAL SIGNAL", "`SIGNAL` is not the name or the number of a signal"),
+        ("EXPOSE 70000", "`70000` is not a port: ports are numbers from 0 to 65535"),
+    ] {
+        let error = bench.build(&format!("FROM scratch\n{line}\n")).unwrap_err();
+        assert_eq!(error.to_string(), want, "for `{line}`");
+        assert_eq!(error.place.map(|it| it.line), Some(2), "for `{line}`");
+    }
+}
+
+#[test]
+fn a_second_build_does_nothing_and_gives_the_same_image() {
+    let mut bench = Bench::new(&[("a", "a"), ("d/b", "b")]);
+    bench.epoch = None;
+    let dockerfile = "FROM scratch\nENV A=1\nWORKDIR /w\nCOPY . .\nCMD [\"x\"]\n";
+    let first = bench.build(dockerfile).unwrap();
+    assert!(!first.cached);
+    bench.now = 5000;
+    let second = bench.build(dockerfile).unwrap();
+    assert!(second.cached);
+    assert_eq!(first.image.digest(), second.image.digest());
+
+    bench.cache = Cache::Ignore;
+    let third = bench.build(dockerfile).unwrap();
+    assert!(!third.cached);
+    assert_ne!(first.image.digest(), third.image.digest(), "it was made later");
+
+    bench.cache = Cache::Use;
+    bench.write("d/b", "c");
+    let changed = bench.build(dockerfile).unwrap();
+    assert!(!changed.cached);
+    assert_ne!(first.image.layers, changed.image.layers);
+    bench.write("d/b", "b");
+    assert_eq!(bench.build(dockerfile).unwrap().image.layers, third.image.layers);
+}
+
+#[test]
+fn modes_and_names_make_another_layer_and_times_do_not() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    bench.epoch = None;
+    let dockerfile = "FROM scratch\nCOPY . /\n";
+    let first = bench.build(dockerfile).unwrap();
+    let file = fs::File::open(bench.context().join("a")).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert!(bench.build(dockerfile).unwrap().cached);
+    file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(!bench.build(dockerfile).unwrap().cached);
+    file.set_permissions(fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(bench.build(dockerfile).unwrap().image.digest(), first.image.digest());
+    fs::rename(bench.context().join("a"), bench.context().join("b")).unwrap();
+    assert!(!bench.build(dockerfile).unwrap().cached);
+}
+
+#[test]
+fn a_layer_that_is_gone_is_made_again() {
+    let bench = Bench::new(&[("a", "a")]);
+    let dockerfile = "FROM scratch\nCOPY . /\n";
+    let first = bench.build(dockerfile).unwrap();
+    bench.store.remove_blob(first.image.layers[0].digest).unwrap();
+    let second = bench.build(dockerfile).unwrap();
+    assert!(!second.cached);
+    assert_eq!(first.image.digest(), second.image.digest());
+    assert!(catalog::is_whole(&bench.store, &second.image).unwrap());
+}
+
+#[test]
+fn instructions_set_the_config() {
+    let mut bench = Bench::new(&[]);
+    bench.args.insert("GIVEN".into(), "given".into());
+    let built = bench
+        .build(
+            r#"ARG BASE=scratch
+ARG GLOBAL=global
+FROM ${BASE}
+ARG GIVEN=default OTHER="o t h e r" GLOBAL NOT_GIVEN TARGETARCH
+ENV A=$GIVEN B="$OTHER" C='$OTHER' PATH=$PATH:/x
+ENV A=2 D=$A$GLOBAL-$TARGETARCH
+LABEL one=1 "two words"="${A:-none}${NOT_GIVEN:-none}"
+EXPOSE 80 443/udp 8000-8001
+VOLUME ["/data"]
+WORKDIR /a
+WORKDIR b/../c
+USER 1:2
+STOPSIGNAL SIGRTMIN+3
+SHELL ["/bin/bash", "-c"]
+CMD echo hi
+ENTRYPOINT ["/x", "$A"]
+HEALTHCHECK --interval=5s --retries=2 CMD x -y
+MAINTAINER me
+"#,
+        )
+        .unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&built.image.config_bytes).unwrap();
+    expect![[r#"
+        {
+          "Env": [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/x",
+            "A=2",
+            "B=o t h e r",
+            "C=$OTHER",
+            "D=givenglobal-amd64"
+          ],
+          "WorkingDir": "/a/c",
+          "Labels": {
+            "one": "1",
+            "two words": "2none"
+          },
+          "ExposedPorts": {
+            "80/tcp": {},
+            "443/udp": {},
+            "8000/tcp": {},
+            "8001/tcp": {}
+          },
+          "Volumes": {
+            "/data": {}
+          },
+          "User": "1:2",
+          "StopSignal": "SIGRTMIN+3",
+          "Shell": [
+            "/bin/bash",
+            "-c"
+          ],
+          "Cmd": [
+            "/bin/bash",
+            "-c",
+            "echo hi"
+          ],
+          "Entrypoint": [
+            "/x",
+            "$A"
+          ],
+          "Healthcheck": {
+            "Test": [
+              "CMD-SHELL",
+              "x -y"
+            ],
+            "Interval": 5000000000,
+            "Retries": 2
+          }
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&config["config"]).unwrap());
+    assert_eq!(config["author"], "me");
+    assert_eq!(config["created"], "1970-01-01T00:00:00Z");
+    let history = config["history"].as_array().unwrap();
+    let layers = history.iter().filter(|it| it.get("empty_layer").is_none()).count();
+    assert_eq!(layers, built.image.layers.len());
+    assert_eq!(layers, 2, "the two folders of WORKDIR");
+}
+
+const PASSWD: &str = "root:x:0:0::/:/bin/sh\nweb:x:101:102::/:/bin/sh\n";
+
+#[test]
+fn a_stage_can_be_built_on_and_copied_from() {
+    let bench = Bench::new(&[
+        ("etc/passwd", PASSWD),
+        ("etc/group", "www:x:33:\n"),
+        ("app", "x"),
+        ("lib/l", "l"),
+    ]);
+    let dockerfile = "FROM scratch AS base
+COPY etc /etc/
+COPY lib /usr/lib
+FROM base AS made
+COPY --chown=web app /usr/lib/app
+COPY --chown=web:www app /usr/lib/app2
+USER web
+WORKDIR /home
+FROM scratch
+COPY --from=made /usr/lib /out
+COPY --from=made /usr/l*/app* /some/
+COPY --from=base --chown=9 /etc/passwd /x
+";
+    bench.check(
+        dockerfile,
+        expect![[r#"
+        out/ 755 0:0
+        out/app 644 101:102
+        out/app2 644 101:33
+        out/l 644 0:0
+        some/ 755 0:0
+        some/app 644 101:102
+        some/app2 644 101:33
+        x 644 9:9
+    "#]],
+    );
+    assert!(bench.build(dockerfile).unwrap().cached);
+    let home = "FROM scratch\nCOPY etc /etc/\nUSER web\nWORKDIR /home/x\n";
+    bench.check(
+        home,
+        expect![[r#"
+        etc/ 755 0:0
+        etc/group 644 0:0
+        etc/passwd 644 0:0
+        home/ 755 101:102
+        home/x/ 755 101:102
+    "#]],
+    );
+}
+
+#[test]
+fn copied_content_is_found_wherever_it_came_from() {
+    let bench = Bench::new(&[("a", "same"), ("b", "same")]);
+    let dockerfile = |file: &str| {
+        format!(
+            "FROM scratch AS s\nENV X={file}\nCOPY {file} /f\nFROM scratch\nCOPY --from=s /f /g\n"
+        )
+    };
+    let first = bench.build(&dockerfile("a")).unwrap();
+    let second = bench.build(&dockerfile("b")).unwrap();
+    assert_eq!(first.image.layers, second.image.layers);
+}
+
+#[test]
+fn a_base_image_is_built_upon() {
+    let mut bench = Bench::new(&[("bin/x", "x"), ("new", "n")]);
+    fs::create_dir_all(bench.context().join("usr/bin")).unwrap();
+    std::os::unix::fs::symlink("usr/bin", bench.context().join("sbin")).unwrap();
+    set_modes(&bench.context());
+    let base =
+        bench.build("FROM scratch\nCOPY usr /usr\nCOPY sbin /\nENV A=1\nCMD [\"base\"]\n").unwrap();
+    let reference =
+        Base::Image("base".parse::<crate::reference::Reference>().unwrap().with_default_tag());
+    bench.bases.insert(reference, base.image.digest());
+    let built =
+        bench.build("FROM base\nCOPY new /usr/bin/\nENV B=$A\nENTRYPOINT [\"/x\"]\n").unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&built.image.config_bytes).unwrap();
+    assert_eq!(config["config"]["Env"][1], "A=1");
+    assert_eq!(config["config"]["Env"][2], "B=1");
+    assert!(config["config"].get("Cmd").is_none(), "the base's arguments were for another program");
+    assert_eq!(built.image.layers[..base.image.layers.len()], base.image.layers);
+    assert_eq!(config["history"].as_array().unwrap().len(), 4 + 3);
+}

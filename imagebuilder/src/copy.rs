@@ -1,0 +1,553 @@
+//! What `COPY` means: sources, a destination, and what is there already become a layer's tree.
+//!
+//! The rules are those of BuildKit (`docker/dockerfile` 1, `COPY`): the contents of a folder are
+//! copied, not the folder; a destination that ends in a slash, or is a folder already, is copied
+//! into; links on the way to the destination are followed; folders that are made on the way have
+//! mode 0755 and the owner of `--chown`.
+//!
+//! **Architecture invariant:** no I/O: trees in, a tree out.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::{
+    rootfs::{Rootfs, RootfsError},
+    tree::{Entry, Kind, Tree, TreePath},
+};
+
+/// One thing to copy: a file, or the contents of a folder.
+#[derive(Clone, Debug)]
+pub struct Source<'a> {
+    /// Where it lies in.
+    pub tree: &'a Tree,
+    /// What it is.
+    pub path: TreePath,
+    /// The name that a file gets in a folder: a link's own, not that of what it points to.
+    pub name: Vec<u8>,
+}
+
+/// Where to copy to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The path below the root.
+    pub path: TreePath,
+    /// Whether it was written with a slash at its end, and so is a folder.
+    pub is_folder: bool,
+}
+
+/// A user and a group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u64,
+    /// The group.
+    pub gid: u64,
+}
+
+/// What is the same for all that one instruction copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The owner, where it is not that of the source.
+    pub owner: Option<Owner>,
+    /// The mode of files and folders, where it is not that of the source.
+    pub mode: Option<u32>,
+    /// The time of everything, where it is not that of the source (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+    /// The time of folders that are made.
+    pub now: i64,
+}
+
+/// What a layer will hold, and where each file came from.
+#[derive(Clone, Debug, Default)]
+pub struct Copied {
+    /// The tree of the layer.
+    pub tree: Tree,
+    /// For each file, its path in the tree of its source.
+    pub origins: BTreeMap<TreePath, TreePath>,
+}
+
+/// Why something cannot be copied.
+#[derive(Debug, Error)]
+pub enum CopyError {
+    /// A folder should go where something else is.
+    #[error("the folder `{from}` cannot be copied to `/{to}`, which is not a folder")]
+    NotFolder {
+        /// The source.
+        from: TreePath,
+        /// What is there.
+        to: TreePath,
+    },
+    /// A file should go where a folder is.
+    #[error("`{from}` cannot be copied to `/{to}`, which is a folder")]
+    IsFolder {
+        /// The source.
+        from: TreePath,
+        /// What is there.
+        to: TreePath,
+    },
+    /// A folder on the way to the destination is something else.
+    #[error("`/{0}` is on the way to the destination, and not a folder")]
+    Way(TreePath),
+    /// Several sources, and a destination that is no folder.
+    #[error("{0} sources are copied, so the destination must be a folder and end in `/`")]
+    Several(usize),
+    /// What is below could not be understood.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+}
+
+/// Copies `sources` to `destination` on top of what is `below`.
+pub fn copy(
+    sources: &[Source<'_>],
+    destination: &Destination,
+    below: &Rootfs,
+    rules: Rules,
+) -> Result<Copied, CopyError> {
+    let mut work = Work { below, rules, copied: Copied::default() };
+    let target = below.resolve(&destination.path, true)?;
+    let inside = destination.is_folder || work.is_folder(&target);
+    if 1 < sources.len() && !inside {
+        return Err(CopyError::Several(sources.len()));
+    }
+    if destination.is_folder {
+        work.make_way(&target)?;
+    }
+    for source in sources {
+        match source.tree.get(&source.path) {
+            Some(entry) if entry.is_folder() => work.copy_folder(source, entry, &target)?,
+            Some(entry) if inside => work.copy_file(source, entry, &target.join(&source.name))?,
+            Some(entry) => work.copy_file(source, entry, &target)?,
+            None => {}
+        }
+    }
+    Ok(work.copied)
+}
+
+/// A tree with one folder and those on the way to it, as `WORKDIR` makes it; empty if the folder
+/// is there already.
+pub fn make_folder(path: &TreePath, below: &Rootfs, rules: Rules) -> Result<Tree, CopyError> {
+    let mut work = Work { below, rules, copied: Copied::default() };
+    let target = below.resolve(path, true)?;
+    if target.is_root() || work.is_folder(&target) {
+        return Ok(Tree::default());
+    }
+    work.make_way(&target)?;
+    Ok(work.copied.tree)
+}
+
+struct Work<'a> {
+    below: &'a Rootfs,
+    rules: Rules,
+    copied: Copied,
+}
+
+impl Work<'_> {
+    fn find(&self, path: &TreePath) -> Option<&Entry> {
+        self.copied.tree.get(path).or_else(|| self.below.tree().get(path))
+    }
+
+    fn is_folder(&self, path: &TreePath) -> bool {
+        path.is_root() || self.find(path).is_some_and(Entry::is_folder)
+    }
+
+    fn copy_folder(
+        &mut self,
+        source: &Source<'_>,
+        entry: &Entry,
+        target: &TreePath,
+    ) -> Result<(), CopyError> {
+        if let Some(parent) = target.parent() {
+            self.make_way(&parent)?;
+        }
+        match self.find(target) {
+            Some(found) if !found.is_folder() => {
+                let (from, to) = (source.path.clone(), target.clone());
+                return Err(CopyError::NotFolder { from, to });
+            }
+            Some(_) => self.make_way(target)?,
+            // The root is always there; it gets an entry only if a layer below had one.
+            None if target.is_root() => {}
+            None => self.put(target.clone(), entry),
+        }
+        for (path, entry) in source.tree.subtree(&source.path) {
+            let Some(relative) = path.relative_to(&source.path) else { continue };
+            if !relative.is_root() {
+                self.copy_below(source, path, entry, &relative.below(target))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_below(
+        &mut self,
+        source: &Source<'_>,
+        from: &TreePath,
+        entry: &Entry,
+        to: &TreePath,
+    ) -> Result<(), CopyError> {
+        match self.find(to).map(Entry::is_folder) {
+            Some(true) if !entry.is_folder() => {
+                return Err(CopyError::IsFolder { from: from.clone(), to: to.clone() });
+            }
+            Some(false) if entry.is_folder() => {
+                return Err(CopyError::NotFolder { from: from.clone(), to: to.clone() });
+            }
+            _ => {}
+        }
+        let mut entry = entry.clone();
+        if let Kind::Hardlink(first) = &mut entry.kind
+            && let Some(relative) = first.relative_to(&source.path)
+            && let Some(target) = target_of(from, to, &relative, source)
+        {
+            *first = target;
+        }
+        self.put(to.clone(), &entry);
+        self.copied.origins.insert(to.clone(), from.clone());
+        Ok(())
+    }
+
+    fn copy_file(
+        &mut self,
+        source: &Source<'_>,
+        entry: &Entry,
+        to: &TreePath,
+    ) -> Result<(), CopyError> {
+        if self.is_folder(to) {
+            return Err(CopyError::IsFolder { from: source.path.clone(), to: to.clone() });
+        }
+        if let Some(parent) = to.parent() {
+            self.make_way(&parent)?;
+        }
+        self.put(to.clone(), entry);
+        self.copied.origins.insert(to.clone(), source.path.clone());
+        Ok(())
+    }
+
+    /// Makes `path` and the folders on the way to it, or repeats them as they are below: a layer
+    /// that has no entry for a folder would let some unpackers make it with another mode.
+    fn make_way(&mut self, path: &TreePath) -> Result<(), CopyError> {
+        let mut way = TreePath::ROOT;
+        for part in path.parts() {
+            way = way.join(part);
+            if self.copied.tree.get(&way).is_some_and(Entry::is_folder) {
+                continue;
+            }
+            let mut entry = match self.find(&way) {
+                Some(found) if found.is_folder() => found.clone(),
+                Some(_) => return Err(CopyError::Way(way)),
+                None => {
+                    let owner = self.rules.owner.unwrap_or(Owner { uid: 0, gid: 0 });
+                    Entry::made_folder(owner.uid, owner.gid, self.rules.now)
+                }
+            };
+            entry.meta.mtime = self.rules.epoch.unwrap_or(entry.meta.mtime);
+            self.copied.tree.insert(way.clone(), entry);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, path: TreePath, entry: &Entry) {
+        let Rules { owner, mode, epoch, .. } = self.rules;
+        let mut entry = entry.clone();
+        if let Some(Owner { uid, gid }) = owner {
+            (entry.meta.uid, entry.meta.gid) = (uid, gid);
+        }
+        if let Some(mode) = mode
+            && !matches!(entry.kind, Kind::Symlink(_))
+        {
+            entry.meta.mode = mode;
+        }
+        entry.meta.mtime = epoch.unwrap_or(entry.meta.mtime);
+        self.copied.tree.insert(path, entry);
+    }
+}
+
+/// Where the first name of a hard link was copied to, given where another name was.
+fn target_of(
+    from: &TreePath,
+    to: &TreePath,
+    first: &TreePath,
+    source: &Source<'_>,
+) -> Option<TreePath> {
+    let relative = from.relative_to(&source.path)?;
+    let depth = to.parts().count() - relative.parts().count();
+    let base: Vec<&[u8]> = to.parts().take(depth).collect();
+    let base = TreePath::parse(&base.join(&b'/')).ok()?;
+    Some(first.below(&base))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::{
+        digest::Digest,
+        image::{Layer, OCI_LAYER},
+        tree::{Content, ContentOrigin, Meta},
+    };
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text.as_bytes()).unwrap()
+    }
+
+    /// `d PATH MODE`, `f PATH MODE`, `l PATH TARGET`, `h PATH FIRST`; parents must be there.
+    fn tree(lines: &[&str]) -> Tree {
+        let mut tree = Tree::default();
+        for line in lines {
+            let [kind, name, what] = line.split(' ').collect::<Vec<_>>()[..] else { panic!() };
+            let mode = u32::from_str_radix(what, 8).unwrap_or(0o777);
+            let content = Content {
+                digest: Digest::of(name.as_bytes()),
+                size: 1,
+                origin: ContentOrigin::Layer,
+            };
+            let kind = match kind {
+                "d" => Kind::Folder,
+                "f" => Kind::File(content),
+                "l" => Kind::Symlink(what.into()),
+                _ => Kind::Hardlink(path(what)),
+            };
+            let meta = Meta { mode, uid: 7, gid: 7, mtime: 5, ..Meta::default() };
+            tree.insert(path(name), Entry { kind, meta });
+        }
+        tree
+    }
+
+    fn rootfs(lines: &[&str]) -> Rootfs {
+        let layer = Layer {
+            media_type: OCI_LAYER.into(),
+            digest: Digest::of(b""),
+            size: 0,
+            diff_id: Digest::of(b""),
+        };
+        let mut rootfs = Rootfs::default();
+        rootfs.push(&tree(lines), &layer);
+        rootfs
+    }
+
+    const RULES: Rules = Rules { owner: None, mode: None, epoch: None, now: 9 };
+
+    fn show(result: Result<Copied, CopyError>) -> String {
+        let copied = match result {
+            Ok(copied) => copied,
+            Err(err) => return format!("{err}\n"),
+        };
+        let mut text = String::new();
+        for (path, Entry { kind, meta }) in copied.tree.entries() {
+            let what = match kind {
+                Kind::Folder => "/".to_owned(),
+                Kind::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
+                Kind::Hardlink(first) => format!(" = {first}"),
+                _ => String::new(),
+            };
+            writeln!(text, "{path}{what} {:o} {} {}", meta.mode, meta.uid, meta.mtime).unwrap();
+        }
+        text
+    }
+
+    #[track_caller]
+    fn check(sources: &[&str], destination: &str, below: &[&str], want: Expect) {
+        let from =
+            tree(&["d  755", "f a 644", "d d 700", "f d/b 600", "d d/e 711", "h d/z d/b", "l l a"]);
+        let source = |it: &&str| {
+            let path = path(it);
+            Source { tree: &from, name: path.name().unwrap_or_default().to_vec(), path }
+        };
+        let sources: Vec<Source<'_>> = sources.iter().map(source).collect();
+        let destination =
+            Destination { path: path(destination), is_folder: destination.ends_with('/') };
+        want.assert_eq(&show(copy(&sources, &destination, &rootfs(below), RULES)));
+    }
+
+    #[test]
+    fn a_file_gets_the_name_of_the_destination_or_lies_in_it() {
+        check(
+            &["a"],
+            "x",
+            &[],
+            expect![[r#"
+            x 644 7 5
+        "#]],
+        );
+        check(
+            &["a"],
+            "x/",
+            &[],
+            expect![[r#"
+            x/ 755 0 9
+            x/a 644 7 5
+        "#]],
+        );
+        check(
+            &["a"],
+            "x",
+            &["d x 1777"],
+            expect![[r#"
+            x/ 1777 7 5
+            x/a 644 7 5
+        "#]],
+        );
+        check(
+            &["a"],
+            "x/y/z",
+            &["d x 750"],
+            expect![[r#"
+            x/ 750 7 5
+            x/y/ 755 0 9
+            x/y/z 644 7 5
+        "#]],
+        );
+    }
+
+    #[test]
+    fn the_contents_of_a_folder_are_copied() {
+        check(
+            &["d"],
+            "x",
+            &[],
+            expect![[r#"
+            x/ 700 7 5
+            x/b 600 7 5
+            x/e/ 711 7 5
+            x/z = x/b 777 7 5
+        "#]],
+        );
+        check(
+            &["d"],
+            "x/",
+            &[],
+            expect![[r#"
+            x/ 755 0 9
+            x/b 600 7 5
+            x/e/ 711 7 5
+            x/z = x/b 777 7 5
+        "#]],
+        );
+        check(
+            &["d"],
+            "x",
+            &["d x 755", "d x/e 755", "f x/b 755"],
+            expect![[r#"
+            x/ 755 7 5
+            x/b 600 7 5
+            x/e/ 711 7 5
+            x/z = x/b 777 7 5
+        "#]],
+        );
+    }
+
+    #[test]
+    fn links_on_the_way_to_the_destination_are_followed() {
+        let below = ["d usr 755", "d usr/bin 755", "l bin usr/bin", "l loop loop"];
+        check(
+            &["a"],
+            "bin/x",
+            &below,
+            expect![[r#"
+            usr/ 755 7 5
+            usr/bin/ 755 7 5
+            usr/bin/x 644 7 5
+        "#]],
+        );
+        check(
+            &["a"],
+            "bin",
+            &below,
+            expect![[r#"
+            usr/ 755 7 5
+            usr/bin/ 755 7 5
+            usr/bin/a 644 7 5
+        "#]],
+        );
+        check(
+            &["a"],
+            "loop/x",
+            &below,
+            expect![[r#"
+            `loop/x` has too many levels of symbolic links
+        "#]],
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        check(
+            &["a", "l"],
+            "x",
+            &[],
+            expect![[r#"
+            2 sources are copied, so the destination must be a folder and end in `/`
+        "#]],
+        );
+        check(
+            &["a"],
+            "x/y",
+            &["f x 644"],
+            expect![[r#"
+            `/x` is on the way to the destination, and not a folder
+        "#]],
+        );
+        check(
+            &["d"],
+            "x",
+            &["f x 644"],
+            expect![[r#"
+            the folder `d` cannot be copied to `/x`, which is not a folder
+        "#]],
+        );
+        check(
+            &["d"],
+            "x",
+            &["d x 755", "l x/e usr"],
+            expect![[r#"
+            the folder `d/e` cannot be copied to `/x/e`, which is not a folder
+        "#]],
+        );
+        check(
+            &["d"],
+            "x",
+            &["d x 755", "d x/b 755"],
+            expect![[r#"
+            `d/b` cannot be copied to `/x/b`, which is a folder
+        "#]],
+        );
+    }
+
+    #[test]
+    fn owner_mode_and_time_can_be_given() {
+        let rules = Rules {
+            owner: Some(Owner { uid: 1, gid: 2 }),
+            mode: Some(0o555),
+            epoch: Some(0),
+            now: 0,
+        };
+        let from = tree(&["f a 644", "l l a"]);
+        let source = |it: &str| Source { tree: &from, path: path(it), name: it.into() };
+        let destination = Destination { path: path("x/y"), is_folder: true };
+        let copied = copy(&[source("a"), source("l")], &destination, &rootfs(&[]), rules);
+        expect![[r#"
+            x/ 755 1 0
+            x/y/ 755 1 0
+            x/y/a 555 1 0
+            x/y/l -> a 777 1 0
+        "#]]
+        .assert_eq(&show(copied));
+    }
+
+    #[test]
+    fn a_folder_is_made_only_where_there_is_none() {
+        let below = rootfs(&["d app 700"]);
+        assert!(make_folder(&path("app"), &below, RULES).unwrap().is_empty());
+        assert!(make_folder(&path(""), &below, RULES).unwrap().is_empty());
+        let tree = make_folder(&path("app/x"), &below, RULES).unwrap();
+        expect![[r#"
+            app/ 700 7 5
+            app/x/ 755 0 9
+        "#]]
+        .assert_eq(&show(Ok(Copied { tree, ..Copied::default() })));
+    }
+}

@@ -1,0 +1,350 @@
+//! An image as a value: a config, layers, and the manifest that names them.
+//!
+//! **Architecture invariant:** no I/O. The bytes of a manifest or config that others made are
+//! kept as they came, since their digest is their name.
+
+use serde::Deserialize;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::{
+    config::{Config, ConfigError, History},
+    digest::Digest,
+};
+
+/// The media type of an OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of an OCI image config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The media type of a gzipped OCI layer.
+pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// The media type of an uncompressed OCI layer.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The media type of an OCI layer in zstd.
+pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// The media type of docker's image manifest (version 2, schema 2).
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The media type of docker's manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The media type of a layer in docker's manifest.
+const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+
+/// The most layers that an image may have here; container runtimes stop at 127.
+const MOST_LAYERS: usize = 1000;
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The media type of the blob.
+    pub media_type: String,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The size of the blob in bytes.
+    pub size: u64,
+    /// The digest of the unpacked tar stream.
+    pub diff_id: Digest,
+}
+
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// With gzip.
+    Gzip,
+    /// With zstd.
+    Zstd,
+    /// Not at all.
+    None,
+}
+
+/// A complete image: what its blobs are called, and the two that are JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// The media type of the manifest.
+    pub media_type: String,
+    /// The bytes of the manifest.
+    pub manifest: Vec<u8>,
+    /// The bytes of the config.
+    pub config_bytes: Vec<u8>,
+    /// The config.
+    pub config: Config,
+    /// The layers, the lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// What a manifest says, before its config is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The config's blob.
+    pub config: Descriptor,
+    /// The layers' blobs, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// A blob, and what it is (OCI image spec, `descriptor.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What it is.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// One image of an index, and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// What it is for: operating system, processor, and its variant.
+    pub platform: Option<(String, String, Option<String>)>,
+    /// The name that it has in an OCI layout (`org.opencontainers.image.ref.name`).
+    pub name: Option<String>,
+}
+
+/// Why some bytes are no image.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// The manifest or index is no JSON, or lacks a field.
+    #[error("the manifest is not one of an image")]
+    Json(#[source] serde_json::Error),
+    /// It is of a kind that is not an image.
+    #[error("`{0}` is not the media type of an image")]
+    MediaType(String),
+    /// A digest in it is none.
+    #[error("the manifest has an invalid digest")]
+    Digest(#[source] crate::digest::DigestError),
+    /// The config is none.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Manifest and config disagree.
+    #[error("the manifest has {layers} layers and its config {diff_ids}")]
+    Layers {
+        /// Layers of the manifest.
+        layers: usize,
+        /// Layers of the config.
+        diff_ids: usize,
+    },
+    /// There are too many layers.
+    #[error("the manifest has {0} layers, which is more than rbuild reads")]
+    TooMany(usize),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDescriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    platform: Option<WirePlatform>,
+    #[serde(default)]
+    annotations: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+struct WirePlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireManifest {
+    config: WireDescriptor,
+    layers: Vec<WireDescriptor>,
+}
+
+#[derive(Deserialize)]
+struct WireIndex {
+    manifests: Vec<WireDescriptor>,
+}
+
+impl Compression {
+    /// How a layer of that media type is compressed; none if it is no layer.
+    pub fn of(media_type: &str) -> Option<Self> {
+        match media_type {
+            OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => Some(Self::Gzip),
+            OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => Some(Self::Zstd),
+            OCI_LAYER | DOCKER_LAYER => Some(Self::None),
+            _ => None,
+        }
+    }
+
+    /// The media type of an OCI layer that is compressed so.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip => OCI_LAYER_GZIP,
+            Self::Zstd => OCI_LAYER_ZSTD,
+            Self::None => OCI_LAYER,
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest of an image, OCI's or docker's.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        let wire: WireManifest = serde_json::from_slice(bytes).map_err(ImageError::Json)?;
+        if MOST_LAYERS < wire.layers.len() {
+            return Err(ImageError::TooMany(wire.layers.len()));
+        }
+        let layers = wire.layers.iter().map(descriptor).collect::<Result<_, _>>()?;
+        Ok(Self { config: descriptor(&wire.config)?, layers })
+    }
+
+    /// All blobs that it names: the layers, then the config.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.layers.iter().chain([&self.config])
+    }
+}
+
+/// Whether `media_type` is that of an index of several images.
+pub fn is_index(media_type: &str) -> bool {
+    matches!(media_type, OCI_INDEX | DOCKER_LIST)
+}
+
+/// Whether `media_type` is that of one image.
+pub fn is_manifest(media_type: &str) -> bool {
+    matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
+}
+
+/// Reads an index (OCI image spec, `image-index.md`) or docker's list.
+pub fn parse_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, ImageError> {
+    let wire: WireIndex = serde_json::from_slice(bytes).map_err(ImageError::Json)?;
+    wire.manifests
+        .into_iter()
+        .map(|it| {
+            let manifest = descriptor(&it)?;
+            let name = it.annotations.as_ref().and_then(|it| {
+                it.get("org.opencontainers.image.ref.name")?.as_str().map(str::to_owned)
+            });
+            let platform = it.platform.map(|it| (it.os, it.architecture, it.variant));
+            Ok(IndexEntry { manifest, platform, name })
+        })
+        .collect()
+}
+
+fn descriptor(wire: &WireDescriptor) -> Result<Descriptor, ImageError> {
+    let digest = wire.digest.parse().map_err(ImageError::Digest)?;
+    Ok(Descriptor { media_type: wire.media_type.clone(), digest, size: wire.size })
+}
+
+impl Image {
+    /// Puts an image together from a config, layers, and what was added to the base's history.
+    pub fn assemble(config: &Config, layers: Vec<Layer>, created: &str, added: &[History]) -> Self {
+        let diff_ids: Vec<Digest> = layers.iter().map(|it| it.diff_id).collect();
+        let config_bytes = config.finish(created, &diff_ids, added);
+        let layers: Vec<Layer> = layers.into_iter().map(in_oci).collect();
+        let describe = |it: &Layer| {
+            let digest = it.digest.to_string();
+            json!({ "mediaType": it.media_type, "digest": digest, "size": it.size })
+        };
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {
+                "mediaType": OCI_CONFIG,
+                "digest": Digest::of(&config_bytes).to_string(),
+                "size": config_bytes.len(),
+            },
+            "layers": layers.iter().map(describe).collect::<Vec<_>>(),
+        });
+        Self {
+            media_type: OCI_MANIFEST.to_owned(),
+            manifest: manifest.to_string().into_bytes(),
+            config_bytes,
+            config: config.clone(),
+            layers,
+        }
+    }
+
+    /// Reads an image from its manifest and config.
+    pub fn parse(
+        media_type: &str,
+        manifest: Vec<u8>,
+        config_bytes: Vec<u8>,
+    ) -> Result<Self, ImageError> {
+        let parsed = Manifest::parse(&manifest)?;
+        let config = Config::parse(&config_bytes)?;
+        let diff_ids = config.diff_ids();
+        if diff_ids.len() != parsed.layers.len() {
+            let layers = parsed.layers.len();
+            return Err(ImageError::Layers { layers, diff_ids: diff_ids.len() });
+        }
+        let layers = parsed.layers.into_iter().zip(diff_ids).map(|(it, diff_id)| Layer {
+            media_type: it.media_type,
+            digest: it.digest,
+            size: it.size,
+            diff_id,
+        });
+        let layers = layers.collect();
+        Ok(Self { media_type: media_type.to_owned(), manifest, config_bytes, config, layers })
+    }
+
+    /// The digest by which a registry knows the image.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.manifest)
+    }
+
+    /// The digest of the config: what docker calls the image's id.
+    pub fn config_digest(&self) -> Digest {
+        Digest::of(&self.config_bytes)
+    }
+}
+
+/// The same blob by the name that OCI has for its kind: the bytes of both are alike.
+fn in_oci(layer: Layer) -> Layer {
+    match Compression::of(&layer.media_type) {
+        Some(compression) => Layer { media_type: compression.media_type().to_owned(), ..layer },
+        None => layer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Platform;
+
+    #[test]
+    fn what_was_put_together_is_read_again() {
+        let layer = Layer {
+            media_type: DOCKER_LAYER_GZIP.to_owned(),
+            digest: Digest::of(b"blob"),
+            size: 4,
+            diff_id: Digest::of(b"tar"),
+        };
+        let config = Config::scratch(&Platform::linux("aarch64"));
+        let history = History { created_by: "COPY a b".into(), empty_layer: false };
+        let image = Image::assemble(&config, vec![layer], "2024-01-01T00:00:00Z", &[history]);
+        let again =
+            Image::parse(&image.media_type, image.manifest.clone(), image.config_bytes.clone())
+                .unwrap();
+        assert_eq!(again.digest(), image.digest());
+        assert_eq!(again.layers, image.layers);
+        assert_eq!(again.layers[0].media_type, OCI_LAYER_GZIP);
+        assert_eq!(again.config.platform().to_string(), "linux/arm64");
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        let config = br#"{"rootfs":{"diff_ids":[]}}"#.to_vec();
+        for manifest in [
+            "",
+            "{}",
+            r#"{"config":{"digest":"x","size":1},"layers":[]}"#,
+            r#"{"config":{"digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":-1},"layers":[]}"#,
+            r#"{"config":{"digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":1},"layers":[{"digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":1}]}"#,
+        ] {
+            let got = Image::parse(OCI_MANIFEST, manifest.into(), config.clone());
+            assert!(got.is_err(), "for `{manifest}`");
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Who we are to a registry: credentials, and the tokens that they are exchanged for.
+//!
+//! **Architecture invariant:** a credential goes to the registry that it is for and to the token
+//! service that this registry names, and nowhere else; it is never shown. Whatever a registry
+//! asks for, a token is asked for the one repository, and to do what we are about to do.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::{self, Future},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{Method, StatusCode, Url, header::HeaderValue};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::{
+    challenge::{self, Challenge},
+    error::{self, RegistryError},
+    http::{Http, Request, Response},
+};
+use crate::reference::Repository;
+
+const LONGEST_TOKEN_ANSWER: usize = 1024 * 1024;
+/// What the token specification says for a token that does not say it itself.
+const DEFAULT_LIFETIME: u64 = 60;
+const LONGEST_LIFETIME: u64 = 24 * 60 * 60;
+
+/// A user and password, of a person or of a machine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The user.
+    pub username: String,
+    /// The password, or what stands for it.
+    pub password: String,
+}
+
+/// What [`Credentials::credential`] gives.
+pub type CredentialFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Credential>, CredentialsError>> + Send + 'a>>;
+
+/// Knows the credentials of registries.
+pub trait Credentials: Send + Sync {
+    /// The credential for a registry (its host, and port if one is named; `docker.io` for Docker
+    /// Hub), if there is one: one other than `refused`, which the registry has just refused.
+    fn credential<'a>(
+        &'a self,
+        registry: &'a str,
+        refused: Option<&'a Credential>,
+    ) -> CredentialFuture<'a>;
+}
+
+/// Why there may be a credential, and it cannot be got.
+#[derive(Debug, Error)]
+pub enum CredentialsError {
+    /// A program of this name keeps it.
+    #[error(
+        "it is kept by credential helper `docker-credential-{0}`, and credential helpers are not \
+         supported yet"
+    )]
+    Helper(String),
+    /// It is of a kind that we cannot use.
+    #[error("it is kept as an `{0}`, which is not supported yet")]
+    Unsupported(&'static str),
+    /// What is kept is broken.
+    #[error("the `auth` kept for it is not `user:password` in base64")]
+    Malformed,
+    /// The service that gives it out does not.
+    #[error("the service that gives it out failed")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Knows no credential.
+#[derive(Clone, Copy, Debug)]
+pub struct Anonymous;
+
+/// What we want to do with a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Scope {
+    pub(super) repository: Repository,
+    pub(super) action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    Pull,
+    Push,
+}
+
+/// What is known of all registries.
+pub(super) struct Auth {
+    credentials: Arc<dyn Credentials>,
+    sessions: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Session>>>>,
+}
+
+/// What is known of one registry. Its lock is held while a credential or token is fetched, so
+/// that it is fetched once.
+#[derive(Default)]
+struct Session {
+    challenge: Option<Challenge>,
+    credential: Option<Credential>,
+    /// Whether the credentials were asked: that there is none is known too.
+    asked: bool,
+    tokens: HashMap<Scope, Pass>,
+}
+
+/// What lets a request in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pass {
+    header: HeaderValue,
+    had_credential: bool,
+    expires: Option<Instant>,
+}
+
+/// One operation's dealings with the door.
+pub(super) struct Entry<'a> {
+    auth: &'a Auth,
+    http: &'a Http,
+    scope: &'a Scope,
+    pass: Option<Pass>,
+    renewed: bool,
+}
+
+/// The answer of a token service.
+#[derive(Deserialize)]
+struct Token {
+    /// Some services give one of these names, some both.
+    #[serde(default, rename = "token")]
+    primary: String,
+    #[serde(default, rename = "access_token")]
+    alias: String,
+    expires_in: Option<u64>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl Credentials for Anonymous {
+    fn credential<'a>(&'a self, _: &'a str, _: Option<&'a Credential>) -> CredentialFuture<'a> {
+        Box::pin(future::ready(Ok(None)))
+    }
+}
+
+impl Scope {
+    pub(super) fn registry(&self) -> &str {
+        self.repository.registry()
+    }
+}
+
+/// Writes it as token services want it.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let actions = match self.action {
+            Action::Pull => "pull",
+            Action::Push => "pull,push",
+        };
+        write!(f, "repository:{}:{actions}", self.repository.path())
+    }
+}
+
+impl Pass {
+    fn new(
+        scheme: &str,
+        secret: &str,
+        had_credential: bool,
+        expires: Option<Instant>,
+    ) -> Option<Self> {
+        let mut header = HeaderValue::try_from(format!("{scheme} {secret}")).ok()?;
+        header.set_sensitive(true);
+        Some(Self { header, had_credential, expires })
+    }
+
+    fn basic(credential: &Credential) -> Option<Self> {
+        let Credential { username, password } = credential;
+        Self::new("Basic", &STANDARD.encode(format!("{username}:{password}")), true, None)
+    }
+
+    fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|it| it <= Instant::now())
+    }
+}
+
+impl Session {
+    /// The pass for `scope`, if nothing needs to be fetched for it.
+    fn pass(&self, scope: &Scope) -> Option<Pass> {
+        match self.challenge.as_ref()? {
+            Challenge::Basic => Pass::basic(self.credential.as_ref()?),
+            Challenge::Bearer { .. } => {
+                self.tokens.get(scope).filter(|it| !it.is_expired()).cloned()
+            }
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// The header to send, if one is known to be needed.
+    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
+        self.pass.as_ref().map(|it| &it.header)
+    }
+
+    pub(super) fn had_credential(&self) -> bool {
+        self.pass.as_ref().is_some_and(|it| it.had_credential)
+    }
+
+    /// Whether there is a better pass now, after an answer that may have asked for one.
+    ///
+    /// The first pass is got on demand; it is renewed once, since tokens expire. An expired token
+    /// of ECR is told by 403 and plain text, where others say 401.
+    pub(super) async fn renew(&mut self, response: &Response) -> Result<bool, RegistryError> {
+        let asked = match response.status() {
+            StatusCode::UNAUTHORIZED => true,
+            StatusCode::FORBIDDEN => self.had_credential(),
+            _ => false,
+        };
+        if !asked || self.renewed || response.foreign {
+            return Ok(false);
+        }
+        let renewed = self.auth.renew(self, response).await?;
+        let Some(pass) = renewed.filter(|it| Some(it) != self.pass.as_ref()) else {
+            return Ok(false);
+        };
+        self.renewed = self.pass.is_some();
+        self.pass = Some(pass);
+        Ok(true)
+    }
+}
+
+impl Auth {
+    pub(super) fn new(credentials: Arc<dyn Credentials>) -> Self {
+        Self { credentials, sessions: Mutex::default() }
+    }
+
+    /// Begins an operation, with the pass that is known to be needed by now.
+    pub(super) async fn enter<'a>(
+        &'a self,
+        http: &'a Http,
+        scope: &'a Scope,
+    ) -> Result<Entry<'a>, RegistryError> {
+        let session = self.session(scope.registry());
+        let mut session = session.lock().await;
+        let pass = match (session.pass(scope), session.challenge.clone()) {
+            (None, Some(Challenge::Bearer { realm, service })) => {
+                Some(self.token(http, &mut session, scope, &realm, service.as_deref()).await?)
+            }
+            (pass, _) => pass,
+        };
+        Ok(Entry { auth: self, http, scope, pass, renewed: false })
+    }
+
+    fn session(&self, registry: &str) -> Arc<tokio::sync::Mutex<Session>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.entry(registry.to_owned()).or_default().clone()
+    }
+
+    /// Another pass than the one of `entry`, if there is one.
+    async fn renew(
+        &self,
+        entry: &Entry<'_>,
+        response: &Response,
+    ) -> Result<Option<Pass>, RegistryError> {
+        let scope = entry.scope;
+        let session = self.session(scope.registry());
+        let mut session = session.lock().await;
+        if let Some(current) = session.pass(scope)
+            && Some(&current) != entry.pass.as_ref()
+        {
+            // Someone else renewed it meanwhile.
+            return Ok(Some(current));
+        }
+        let before = session.challenge.take();
+        let refused_basic = entry.pass.is_some() && before == Some(Challenge::Basic);
+        session.challenge = choose(response, scope.registry(), before)?;
+        match session.challenge.clone() {
+            None => Ok(None),
+            Some(Challenge::Basic) => {
+                let credential = if refused_basic {
+                    self.other_credential(&mut session, scope.registry()).await?
+                } else {
+                    self.credential(&mut session, scope.registry()).await?
+                };
+                Ok(credential.as_ref().and_then(Pass::basic))
+            }
+            Some(Challenge::Bearer { realm, service }) => {
+                session.tokens.remove(scope);
+                let service = service.as_deref();
+                self.token(entry.http, &mut session, scope, &realm, service).await.map(Some)
+            }
+        }
+    }
+
+    /// The credential for a registry, asked for once.
+    async fn credential(
+        &self,
+        session: &mut Session,
+        registry: &str,
+    ) -> Result<Option<Credential>, RegistryError> {
+        if !session.asked {
+            session.credential = self.ask(registry, None).await?;
+            session.asked = true;
+        }
+        Ok(session.credential.clone())
+    }
+
+    /// The credential in place of the one that was refused.
+    async fn other_credential(
+        &self,
+        session: &mut Session,
+        registry: &str,
+    ) -> Result<Option<Credential>, RegistryError> {
+        let other = self.ask(registry, session.credential.as_ref()).await?;
+        if other.is_none() || other == session.credential {
+            return Ok(None);
+        }
+        session.credential.clone_from(&other);
+        Ok(other)
+    }
+
+    async fn ask(
+        &self,
+        registry: &str,
+        refused: Option<&Credential>,
+    ) -> Result<Option<Credential>, RegistryError> {
+        let answer = self.credentials.credential(registry, refused).await;
+        answer.map_err(|source| RegistryError::Credentials { registry: registry.into(), source })
+    }
+
+    /// A new token, from the service that the registry names.
+    async fn token(
+        &self,
+        http: &Http,
+        session: &mut Session,
+        scope: &Scope,
+        realm: &str,
+        service: Option<&str>,
+    ) -> Result<Pass, RegistryError> {
+        let registry = scope.registry();
+        let url = token_url(http, scope, realm, service)?;
+        let request = Request::new(Method::GET, url);
+        let mut credential = self.credential(session, registry).await?;
+        let mut response = send_as(http, &request, credential.as_ref()).await?;
+        if credential.is_some()
+            && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && let Some(other) = self.other_credential(session, registry).await?
+        {
+            response = send_as(http, &request, Some(&other)).await?;
+            credential = Some(other);
+        }
+        if !response.status().is_success() {
+            let what = || format!("the token service of registry `{registry}`");
+            return Err(response.into_error(registry, credential.is_some(), what).await);
+        }
+        let pass = read_token(&mut response, credential.is_some()).await?;
+        session.tokens.insert(scope.clone(), pass.clone());
+        Ok(pass)
+    }
+}
+
+/// What the answer asks for, or else what the registry asked for before.
+fn choose(
+    response: &Response,
+    registry: &str,
+    before: Option<Challenge>,
+) -> Result<Option<Challenge>, RegistryError> {
+    match challenge::choose(response.headers()) {
+        Ok(challenge) => Ok(Some(challenge)),
+        Err(schemes) if schemes.is_empty() => Ok(before),
+        Err(schemes) => Err(RegistryError::UnknownAuthentication {
+            registry: registry.into(),
+            schemes,
+            call: response.call.clone(),
+        }),
+    }
+}
+
+/// A registry with TLS does not get us to send its credential without.
+fn token_url(
+    http: &Http,
+    scope: &Scope,
+    realm: &str,
+    service: Option<&str>,
+) -> Result<Url, RegistryError> {
+    let registry = scope.registry();
+    let url = Url::parse(realm).ok().filter(|it| match it.scheme() {
+        "https" => true,
+        "http" => http.scheme(registry) == "http",
+        _ => false,
+    });
+    let Some(mut url) = url else {
+        let (registry, realm) = (registry.into(), error::message(realm.as_bytes()));
+        return Err(RegistryError::UnsafeRealm { registry, realm });
+    };
+    let service = service.map(|it| ("service", it));
+    url.query_pairs_mut().extend_pairs(service).append_pair("scope", &scope.to_string());
+    Ok(url)
+}
+
+async fn send_as(
+    http: &Http,
+    request: &Request,
+    credential: Option<&Credential>,
+) -> Result<Response, RegistryError> {
+    let pass = credential.and_then(Pass::basic);
+    http.send(request, pass.as_ref().map(|it| &it.header)).await
+}
+
+async fn read_token(response: &mut Response, had_credential: bool) -> Result<Pass, RegistryError> {
+    let asked = Instant::now();
+    let body = response.body(LONGEST_TOKEN_ANSWER).await?;
+    let Some(pass) = parse_token(&body, had_credential, asked) else {
+        let what = "the token service's answer holds no token".into();
+        return Err(RegistryError::Garbage { what, call: response.call.clone() });
+    };
+    Ok(pass)
+}
+
+fn parse_token(body: &[u8], had_credential: bool, asked: Instant) -> Option<Pass> {
+    let Token { primary, alias, expires_in } = serde_json::from_slice(body).ok()?;
+    let token = if primary.is_empty() { alias } else { primary };
+    if token.is_empty() {
+        return None;
+    }
+    let lifetime = expires_in.unwrap_or(DEFAULT_LIFETIME).min(LONGEST_LIFETIME);
+    // A tenth early, so that it does not expire on its way.
+    let expires = asked + Duration::from_secs(lifetime).mul_f64(0.9);
+    Pass::new("Bearer", &token, had_credential, Some(expires))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_does_not_show_its_password() {
+        let credential = Credential { username: "ann".into(), password: "hunter2".into() };
+        assert_eq!(format!("{credential:?}"), r#"Credential { username: "ann", .. }"#);
+        let pass = Pass::basic(&credential).unwrap();
+        assert!(format!("{pass:?}").contains("header: Sensitive"));
+    }
+
+    #[test]
+    fn a_credential_goes_to_a_token_service_with_tls_only() {
+        let http = Http::new(super::super::Options::default());
+        for (name, realm, want) in [
+            (
+                "a.com/x",
+                "https://auth.a.com/token?a=b",
+                Some("https://auth.a.com/token?a=b&service=s+1&scope=repository%3Ax%3Apull%2Cpush"),
+            ),
+            ("a.com/x", "http://auth.a.com/token", None),
+            ("a.com/x", "http://localhost/token", None),
+            ("a.com/x", "ftp://a.com/token", None),
+            ("a.com/x", "/token", None),
+            (
+                "localhost/x",
+                "http://localhost:1/t",
+                Some("http://localhost:1/t?service=s+1&scope=repository%3Ax%3Apull%2Cpush"),
+            ),
+        ] {
+            let reference: crate::reference::Reference = name.parse().unwrap();
+            let repository = reference.repository().clone();
+            let scope = Scope { repository, action: Action::Push };
+            let url = token_url(&http, &scope, realm, Some("s 1")).ok().map(String::from);
+            assert_eq!(url.as_deref(), want, "for `{realm}`");
+        }
+    }
+
+    #[test]
+    fn tokens_expire_a_tenth_early() {
+        let asked = Instant::now();
+        for (body, want) in [
+            (r#"{"token":"t"}"#, Some(("Bearer t", 54))),
+            (r#"{"access_token":"a","expires_in":300}"#, Some(("Bearer a", 270))),
+            (r#"{"token":"t","access_token":"a","expires_in":0}"#, Some(("Bearer t", 0))),
+            (r#"{"token":"t","expires_in":18446744073709551615}"#, Some(("Bearer t", 77_760))),
+            (r#"{"token":"a\nb"}"#, None),
+            (r#"{"token":""}"#, None),
+            (r#"{"token":1}"#, None),
+            ("<html>", None),
+        ] {
+            let pass = parse_token(body.as_bytes(), false, asked);
+            let want = want.map(|(header, seconds)| {
+                (header.as_bytes().to_vec(), Some(asked + Duration::from_secs(seconds)))
+            });
+            let found = pass.map(|it| (it.header.as_bytes().to_vec(), it.expires));
+            assert_eq!(found, want, "for `{body}`");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Credentials as `docker login` keeps them, in `~/.docker/config.json`.
+//!
+//! **Architecture invariant:** a bad entry matters only to those who need it: what is wrong with
+//! one registry's credential is told when that registry asks for it.
+
+use std::{collections::BTreeMap, future, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_PAD_INDIFFERENT};
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::auth::{Credential, CredentialFuture, Credentials, CredentialsError};
+
+/// The credentials in one `config.json`.
+#[derive(Default)]
+pub struct DockerConfig {
+    file: File,
+}
+
+/// Why some text is not a `config.json`.
+///
+/// It says only where, since the parser's own words may quote a password.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("the Docker configuration is not valid, at {line}:{column}")]
+pub struct DockerConfigError {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+}
+
+/// The file as it is written; most of its keys are not about credentials.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: String,
+    username: String,
+    password: String,
+    identitytoken: String,
+    registrytoken: String,
+}
+
+impl FromStr for DockerConfig {
+    type Err = DockerConfigError;
+
+    fn from_str(text: &str) -> Result<Self, DockerConfigError> {
+        match serde_json::from_str(text) {
+            Ok(file) => Ok(Self { file }),
+            Err(error) => Err(DockerConfigError { line: error.line(), column: error.column() }),
+        }
+    }
+}
+
+impl DockerConfig {
+    /// The credential for a registry (`docker.io` for Docker Hub), if one is kept here.
+    pub fn find(&self, registry: &str) -> Result<Option<Credential>, CredentialsError> {
+        let key = host(registry);
+        if let Some(helper) = entry(&self.file.cred_helpers, registry, key) {
+            return Err(CredentialsError::Helper(helper.clone()));
+        }
+        match entry(&self.file.auths, registry, key) {
+            None => Ok(None),
+            Some(entry) => entry.credential(&self.file.creds_store),
+        }
+    }
+}
+
+impl Credentials for DockerConfig {
+    fn credential<'a>(
+        &'a self,
+        registry: &'a str,
+        refused: Option<&'a Credential>,
+    ) -> CredentialFuture<'a> {
+        let found = self.find(registry).map(|it| it.filter(|it| Some(it) != refused));
+        Box::pin(future::ready(found))
+    }
+}
+
+/// Keys are hosts, with or without a scheme and a path; one that is exact goes first.
+fn entry<'a, T>(map: &'a BTreeMap<String, T>, registry: &str, key: &str) -> Option<&'a T> {
+    let loose = || map.iter().find(|(it, _)| host(it) == key).map(|(_, entry)| entry);
+    map.get(registry).or_else(loose)
+}
+
+fn host(key: &str) -> &str {
+    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    match bare.split('/').next().unwrap_or_default() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    }
+}
+
+impl Entry {
+    /// Docker leaves an empty entry for each registry whose credential is in the store.
+    fn credential(&self, store: &str) -> Result<Option<Credential>, CredentialsError> {
+        if !self.identitytoken.is_empty() {
+            return Err(CredentialsError::Unsupported("identitytoken"));
+        }
+        if !self.registrytoken.is_empty() {
+            return Err(CredentialsError::Unsupported("registrytoken"));
+        }
+        if !self.auth.is_empty() {
+            return decode(&self.auth).map(Some);
+        }
+        if !self.username.is_empty() {
+            let (username, password) = (self.username.clone(), self.password.clone());
+            return Ok(Some(Credential { username, password }));
+        }
+        match store {
+            "" => Ok(None),
+            store => Err(CredentialsError::Helper(store.into())),
+        }
+    }
+}
+
+/// `auth` is `user:password` in base64; old versions of Docker padded the password with NUL.
+fn decode(auth: &str) -> Result<Credential, CredentialsError> {
+    let bytes = STANDARD_PAD_INDIFFERENT.decode(auth.trim()).ok();
+    let text = bytes.and_then(|it| String::from_utf8(it).ok());
+    match text.as_deref().and_then(|it| it.split_once(':')) {
+        Some((username, password)) if !username.is_empty() => Ok(Credential {
+            username: username.into(),
+            password: password.trim_matches('\0').into(),
+        }),
+        _ => Err(CredentialsError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"{
+        "auths": {
+            "https://index.docker.io/v1/": { "auth": "aHViOnAx" },
+            "ghcr.io": { "username": "u", "password": "p:2" },
+            "https://quay.io/v2/": { "auth": "cTpwOjM" },
+            "localhost:5000": { "auth": "bDpwAAA=" },
+            "store.example.com": {},
+            "bad.example.com": { "auth": "%%%" },
+            "nouser.example.com": { "auth": "OnA=" },
+            "acr.example.com": { "auth": "dTo=", "identitytoken": "t" },
+            "both.example.com": { "auth": "dTpw" }
+        },
+        "credHelpers": { "gcr.io": "gcloud", "both.example.com": "pass" },
+        "HttpHeaders": { "User-Agent": "Docker-Client" },
+        "plugins": { "x": { "a": "b" } }
+    }"#;
+
+    fn find(config: &str, registry: &str) -> String {
+        match config.parse::<DockerConfig>().unwrap().find(registry) {
+            Ok(Some(Credential { username, password })) => format!("{username} {password}"),
+            Ok(None) => "none".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn credentials_are_found_by_host_however_the_key_is_written() {
+        for (registry, want) in [
+            ("docker.io", "hub p1"),
+            ("ghcr.io", "u p:2"),
+            ("quay.io", "q p:3"),
+            ("localhost:5000", "l p"),
+            ("localhost", "none"),
+            ("store.example.com", "none"),
+            ("other.example.com", "none"),
+            ("bad.example.com", "the `auth` kept for it is not `user:password` in base64"),
+            ("nouser.example.com", "the `auth` kept for it is not `user:password` in base64"),
+            ("acr.example.com", "it is kept as an `identitytoken`, which is not supported yet"),
+            (
+                "gcr.io",
+                "it is kept by credential helper `docker-credential-gcloud`, and credential helpers are not supported yet",
+            ),
+            (
+                "both.example.com",
+                "it is kept by credential helper `docker-credential-pass`, and credential helpers are not supported yet",
+            ),
+        ] {
+            assert_eq!(find(CONFIG, registry), want, "for `{registry}`");
+        }
+    }
+
+    #[test]
+    fn a_store_answers_only_for_registries_that_were_logged_in_to() {
+        let config = r#"{ "auths": { "ghcr.io": {}, "a.com": { "auth": "dTpw" } }, "credsStore": "desktop" }"#;
+        for (registry, want) in [
+            (
+                "ghcr.io",
+                "it is kept by credential helper `docker-credential-desktop`, and credential helpers are not supported yet",
+            ),
+            ("a.com", "u p"),
+            ("docker.io", "none"),
+        ] {
+            assert_eq!(find(config, registry), want, "for `{registry}`");
+        }
+    }
+
+    #[test]
+    fn an_empty_configuration_knows_nothing() {
+        assert_eq!(find("{}", "docker.io"), "none");
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_with_its_place() {
+        let error = "{\n  \"auths\": [1]\n}".parse::<DockerConfig>().err().unwrap();
+        assert_eq!(error.to_string(), "the Docker configuration is not valid, at 2:11");
+    }
+
+    #[tokio::test]
+    async fn a_refused_credential_is_not_offered_again() {
+        let config: DockerConfig = CONFIG.parse().unwrap();
+        let first = config.credential("ghcr.io", None).await.unwrap();
+        assert!(first.is_some());
+        let second = config.credential("ghcr.io", first.as_ref()).await.unwrap();
+        assert_eq!(second, None);
+    }
+}

@@ -1,0 +1,432 @@
+//! What a layer holds, as a value: entries sorted by path, with parents present.
+//!
+//! **Architecture invariant:** a [`TreePath`] that exists stays inside the root: it has no `..`,
+//! no `.`, no empty component, and does not start with a slash.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::File,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use crate::{context::Context, digest::Digest};
+
+/// A path below a root, e.g., `usr/bin/env`; the empty path is the root itself.
+///
+/// Paths are bytes: file names on Linux need not be text.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TreePath(Vec<u8>);
+
+/// Why some bytes are no path below a root.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum PathError {
+    /// It has `..`, and would leave the root.
+    #[error("`{0}` leads outside of the root")]
+    Escapes(String),
+    /// It has a zero byte, which no file name can have.
+    #[error("`{0}` has a zero byte")]
+    Zero(String),
+    /// It is longer than Linux lets paths be.
+    #[error("a path has {0} bytes, and Linux lets paths have 4096")]
+    Long(usize),
+}
+
+/// The longest path that Linux takes (`PATH_MAX`).
+const LONGEST: usize = 4096;
+/// Links to follow on the way to one file before it is called a loop, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+/// Gives the target of a path that is a link, and is told whether it is the last component.
+pub type FindLink<'a, E> = &'a mut dyn FnMut(&TreePath, bool) -> Result<Option<Vec<u8>>, E>;
+
+/// What a layer holds.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    entries: BTreeMap<TreePath, Entry>,
+}
+
+/// One thing in a tree.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Who owns it, and what may be done with it.
+    pub meta: Meta,
+}
+
+/// Owner, mode, time and extended attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits, set-user-id, set-group-id and sticky bit (12 bits).
+    pub mode: u32,
+    /// The owner.
+    pub uid: u64,
+    /// The group.
+    pub gid: u64,
+    /// When the content was changed, in seconds since 1970.
+    pub mtime: i64,
+    /// Extended attributes, sorted by name.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A file with content.
+    File(Content),
+    /// A symbolic link to any text.
+    Symlink(Vec<u8>),
+    /// Another name of a file of the same tree.
+    Hardlink(TreePath),
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+    /// A named pipe.
+    Fifo,
+}
+
+/// The number of a device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// The content of a file: what it must be, and where it is read.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The digest of the content.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where it is read.
+    pub origin: ContentOrigin,
+}
+
+/// Where the content of a file is read.
+#[derive(Clone, Debug)]
+pub enum ContentOrigin {
+    /// In the build context.
+    Context(Context, TreePath),
+    /// In a file that rbuild made.
+    File(PathBuf),
+    /// In a layer of an image, and has to be taken out of it first (see [`crate::rootfs`]).
+    Layer,
+}
+
+impl TreePath {
+    /// The root itself.
+    pub const ROOT: Self = Self(Vec::new());
+
+    /// Cleans a path as it is written: a leading slash, `.` and double slashes are dropped.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
+        let shown = || String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
+        if LONGEST < bytes.len() {
+            return Err(PathError::Long(bytes.len()));
+        }
+        if bytes.contains(&0) {
+            return Err(PathError::Zero(shown()));
+        }
+        let mut path = Self::ROOT;
+        for part in bytes.split(|it| *it == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." => return Err(PathError::Escapes(shown())),
+                part => path = path.join(part),
+            }
+        }
+        Ok(path)
+    }
+
+    /// As [`TreePath::parse`], but `..` goes up, and stays at the root there, as in a `chroot`.
+    pub fn parse_in_root(bytes: &[u8]) -> Result<Self, PathError> {
+        let mut parts: Vec<&[u8]> = Vec::new();
+        for part in bytes.split(|it| *it == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        Self::parse(&parts.join(&b'/'))
+    }
+
+    /// The path with one more component.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> Self {
+        let mut bytes = self.0.clone();
+        if !bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(name);
+        Self(bytes)
+    }
+
+    /// This path below `base`.
+    #[must_use]
+    pub fn below(&self, base: &Self) -> Self {
+        match self.is_root() {
+            true => base.clone(),
+            false => base.join(&self.0),
+        }
+    }
+
+    /// The part of this path after `base`, if it lies in or is `base`.
+    pub fn relative_to(&self, base: &Self) -> Option<Self> {
+        if base.is_root() {
+            return Some(self.clone());
+        }
+        let rest = self.0.strip_prefix(base.0.as_slice())?;
+        match rest.split_first() {
+            None => Some(Self::ROOT),
+            Some((b'/', rest)) => Some(Self(rest.to_vec())),
+            Some(_) => None,
+        }
+    }
+
+    /// The folder that it is in; none for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let end = self.0.iter().rposition(|it| *it == b'/').unwrap_or(0);
+        Some(Self(self.0[..end].to_vec()))
+    }
+
+    /// The last component; none for the root.
+    pub fn name(&self) -> Option<&[u8]> {
+        self.0.rsplit(|it| *it == b'/').next().filter(|it| !it.is_empty())
+    }
+
+    /// The components.
+    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|it| *it == b'/').filter(|it| !it.is_empty())
+    }
+
+    /// Follows the links on the way to this path and at its end, as in a `chroot`; none if there
+    /// are more than the kernel would follow. `link` gives the target of what is a link, and is
+    /// told whether it is the last component.
+    pub fn follow<E>(&self, link: FindLink<'_, E>) -> Result<Option<Self>, E> {
+        let components =
+            |it: &Self| -> Vec<Vec<u8>> { it.parts().rev().map(<[u8]>::to_vec).collect() };
+        let mut left = components(self);
+        let mut done = Self::ROOT;
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            let next = done.join(&part);
+            let Some(target) = link(&next, left.is_empty())? else {
+                done = next;
+                continue;
+            };
+            links += 1;
+            let base: &[u8] = if target.starts_with(b"/") { b"" } else { done.as_bytes() };
+            let followed = Self::parse_in_root(&[base, b"/", &target].concat());
+            let (Ok(followed), true) = (followed, links <= MOST_LINKS) else { return Ok(None) };
+            left.extend(components(&followed));
+            done = Self::ROOT;
+        }
+        Ok(Some(done))
+    }
+
+    /// Whether it is the root itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes, without a slash at the start or the end.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As a path for calls of the system, relative to the root.
+    pub fn as_path(&self) -> &Path {
+        match self.is_root() {
+            true => Path::new("."),
+            false => Path::new(OsStr::from_bytes(&self.0)),
+        }
+    }
+}
+
+impl std::fmt::Display for TreePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl std::fmt::Debug for TreePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{self}`")
+    }
+}
+
+impl Content {
+    /// Opens the content. What is read is compared with [`Content::digest`] by who reads it.
+    pub fn open(&self) -> io::Result<File> {
+        match &self.origin {
+            ContentOrigin::Context(context, path) => context.open(path),
+            ContentOrigin::File(path) => File::open(path),
+            ContentOrigin::Layer => Err(io::Error::other("the content lies in a layer")),
+        }
+    }
+}
+
+impl Tree {
+    /// Adds an entry, or replaces the one that was there.
+    pub fn insert(&mut self, path: TreePath, entry: Entry) {
+        self.entries.insert(path, entry);
+    }
+
+    /// The entry at `path`.
+    pub fn get(&self, path: &TreePath) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    /// All entries, sorted by path.
+    pub fn entries(&self) -> impl Iterator<Item = (&TreePath, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// All entries, to change them.
+    pub fn entries_mut(&mut self) -> impl Iterator<Item = (&TreePath, &mut Entry)> {
+        self.entries.iter_mut()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Removes `path` and all that lies below it.
+    pub fn remove(&mut self, path: &TreePath) {
+        self.entries.remove(path);
+        self.remove_below(path);
+    }
+
+    /// Removes all that lies below `path`.
+    pub fn remove_below(&mut self, path: &TreePath) {
+        if path.is_root() {
+            self.entries.retain(|it, _| it.is_root());
+            return;
+        }
+        let from = TreePath([path.as_bytes(), b"/"].concat());
+        let to = TreePath([path.as_bytes(), b"0"].concat()); // `0` follows `/`
+        let below: Vec<TreePath> =
+            self.entries.range(from..to).map(|(path, _)| path.clone()).collect();
+        for path in below {
+            self.entries.remove(&path);
+        }
+    }
+
+    /// All that lies in or is `base`, sorted by path.
+    pub fn subtree<'a>(
+        &'a self,
+        base: &'a TreePath,
+    ) -> impl Iterator<Item = (&'a TreePath, &'a Entry)> {
+        self.entries.range(base.clone()..).filter(|(path, _)| path.relative_to(base).is_some())
+    }
+
+    /// The names directly in the folder `base`.
+    pub fn children(&self, base: &TreePath) -> Vec<TreePath> {
+        self.subtree(base)
+            .filter(|(path, _)| path.parent().as_ref() == Some(base))
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
+    /// The bytes of all contents.
+    pub fn size(&self) -> u64 {
+        let size = |entry: &Entry| match &entry.kind {
+            Kind::File(content) => content.size,
+            _ => 0,
+        };
+        self.entries.values().map(size).sum()
+    }
+}
+
+impl Entry {
+    /// A folder that was made because something lies in it.
+    pub fn made_folder(uid: u64, gid: u64, mtime: i64) -> Self {
+        let meta = Meta { mode: 0o755, uid, gid, mtime, ..Meta::default() };
+        Self { kind: Kind::Folder, meta }
+    }
+
+    /// Whether it is a folder.
+    pub fn is_folder(&self) -> bool {
+        matches!(self.kind, Kind::Folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_path_stays_inside_the_root() {
+        for (text, want) in [
+            ("/usr//bin/./env", Ok("usr/bin/env")),
+            ("", Ok("")),
+            ("/", Ok("")),
+            ("../etc", Err(PathError::Escapes("../etc".into()))),
+            ("a/../../etc", Err(PathError::Escapes("a/../../etc".into()))),
+            ("a/..", Err(PathError::Escapes("a/..".into()))),
+            ("..a/b..", Ok("..a/b..")),
+            ("a\0b", Err(PathError::Zero("a\0b".into()))),
+        ] {
+            let got = TreePath::parse(text.as_bytes()).map(|it| it.to_string());
+            assert_eq!(got, want.map(str::to_owned), "for `{text}`");
+        }
+        assert_eq!(TreePath::parse(&[b'a'; 5000]), Err(PathError::Long(5000)));
+    }
+
+    #[test]
+    fn above_the_root_there_is_the_root() {
+        for (text, want) in [("/a/../../b", "b"), ("../..", ""), ("a/b/..", "a")] {
+            let got = TreePath::parse_in_root(text.as_bytes()).unwrap();
+            assert_eq!(got.to_string(), want, "for `{text}`");
+        }
+    }
+
+    #[test]
+    fn a_path_is_relative_to_whole_components() {
+        for (text, base, want) in [
+            ("a/b", "a", Some("b")),
+            ("ab", "a", None),
+            ("a", "a", Some("")),
+            ("a/b", "", Some("a/b")),
+        ] {
+            let got = path(text).relative_to(&path(base)).map(|it| it.to_string());
+            assert_eq!(got.as_deref(), want, "for `{text}` in `{base}`");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_removed_with_what_is_in_it_alone() {
+        let mut tree = Tree::default();
+        for text in ["a", "a-b", "a/b", "a/b/c", "a0", "b"] {
+            tree.insert(path(text), Entry::made_folder(0, 0, 0));
+        }
+        assert_eq!(tree.children(&path("a")), [path("a/b")]);
+        tree.remove(&path("a"));
+        let left: Vec<String> = tree.entries().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(left, ["a-b", "a0", "b"]);
+    }
+}
