@@ -1,0 +1,278 @@
+//! Which variables the commands of a build start with, and with which values.
+//!
+//! **Architecture invariant:** pure. How a process gets its variables is for
+//! [`shell`](crate::shell), and what is true of this machine comes in as [`Facts`].
+//!
+//! Values are literal: nothing here expands `$X`, as nothing does in CodeBuild.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use crate::buildspec::Variable;
+
+/// The variables that the first command gets, sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+/// What the `CODEBUILD_*` variables of a build on this machine say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The folder with the source.
+    pub source: PathBuf,
+    /// The number of the build among those of this project.
+    pub build_number: u64,
+    /// A name that no other build has, in the form of a UUID.
+    pub build_uuid: String,
+    /// When the build starts, in milliseconds since 1970.
+    pub start_time: u64,
+    /// Who starts it.
+    pub initiator: String,
+    /// The commit that is built, if the source is a checkout.
+    pub resolved_source_version: Option<String>,
+    /// The branch, tag, or commit that was asked for, if the source is a checkout.
+    pub source_version: Option<String>,
+    /// Where the source comes from, if that is known.
+    pub source_repo_url: Option<String>,
+    /// The AWS region, if one is set.
+    pub region: Option<String>,
+}
+
+/// Why variables cannot be given to a build.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EnvironmentError {
+    /// Only the build itself may set it.
+    #[error("the variable `{name}` begins with `CODEBUILD_`, which only the build may set")]
+    Reserved {
+        /// The name of the variable.
+        name: String,
+    },
+    /// No process can have a variable of that name.
+    #[error("`{name}` cannot be the name of a variable")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// No process can have a variable of that value.
+    #[error("the value of the variable `{name}` holds a NUL character")]
+    Value {
+        /// The name of the variable.
+        name: String,
+    },
+}
+
+/// The PATH of a build whose caller has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The account and region of builds that have none.
+const NO_ACCOUNT: &str = "000000000000";
+const NO_REGION: &str = "us-east-1";
+
+impl Environment {
+    /// Decides every variable. Later wins: the caller's `base`, the variables of the buildspec,
+    /// `overrides`, and what only the build may set. `programs` comes first on the PATH.
+    pub fn new(
+        base: &[(OsString, OsString)],
+        buildspec: &[Variable],
+        overrides: &[(String, String)],
+        facts: &Facts,
+        programs: &Path,
+    ) -> Result<Self, EnvironmentError> {
+        let mut variables: BTreeMap<OsString, OsString> = base.iter().cloned().collect();
+        variables.remove(OsStr::new("CODEBUILD_LAST_EXIT"));
+        for Variable { name, value, .. } in buildspec {
+            variables.insert(name.into(), value.into());
+        }
+        for (name, value) in overrides {
+            check(name, value)?;
+            variables.insert(name.into(), value.into());
+        }
+        variables.extend(codebuild(facts));
+        let path = variables.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+        *path = join_path(programs, path);
+        Ok(Self { variables })
+    }
+
+    /// The value of a variable.
+    pub fn value(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// All variables, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+}
+
+fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
+    let name_of = |name: &str| name.to_owned();
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(EnvironmentError::Name { name: name_of(name) });
+    }
+    if name.starts_with("CODEBUILD_") {
+        return Err(EnvironmentError::Reserved { name: name_of(name) });
+    }
+    if value.contains('\0') {
+        return Err(EnvironmentError::Value { name: name_of(name) });
+    }
+    Ok(())
+}
+
+/// The variables that CodeBuild sets, as far as they mean something here: reference sections 4.1
+/// to 4.3.
+fn codebuild(facts: &Facts) -> Vec<(OsString, OsString)> {
+    let region = facts.region.as_deref().unwrap_or(NO_REGION);
+    let id = format!("local:{}", facts.build_uuid);
+    let arn = format!("arn:aws:codebuild:{region}:{NO_ACCOUNT}:build/{id}");
+    let mut variables: Vec<(OsString, OsString)> = vec![
+        ("CODEBUILD_BUILD_ARN".into(), arn.into()),
+        ("CODEBUILD_BUILD_ID".into(), id.into()),
+        ("CODEBUILD_BUILD_NUMBER".into(), facts.build_number.to_string().into()),
+        ("CODEBUILD_BUILD_SUCCEEDING".into(), "1".into()),
+        ("CODEBUILD_CI".into(), "true".into()),
+        ("CODEBUILD_INITIATOR".into(), facts.initiator.clone().into()),
+        ("CODEBUILD_LOCAL_BUILD".into(), "true".into()),
+        ("CODEBUILD_SRC_DIR".into(), facts.source.clone().into()),
+        ("CODEBUILD_START_TIME".into(), facts.start_time.to_string().into()),
+    ];
+    for (name, value) in [
+        ("CODEBUILD_RESOLVED_SOURCE_VERSION", &facts.resolved_source_version),
+        ("CODEBUILD_SOURCE_REPO_URL", &facts.source_repo_url),
+        ("CODEBUILD_SOURCE_VERSION", &facts.source_version),
+        ("AWS_DEFAULT_REGION", &facts.region),
+        ("AWS_REGION", &facts.region),
+    ] {
+        variables.extend(value.as_ref().map(|value| (name.into(), value.into())));
+    }
+    variables
+}
+
+fn join_path(first: &Path, rest: &OsStr) -> OsString {
+    let mut path = first.as_os_str().to_owned();
+    if !rest.is_empty() {
+        path.push(":");
+        path.push(rest);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::source::Place;
+
+    #[track_caller]
+    fn check(base: &[(&str, &str)], file: &[(&str, &str)], flags: &[(&str, &str)], want: Expect) {
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+        };
+        let base: Vec<_> = base.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let place = Place { line: 1, column: 1 };
+        let file: Vec<_> =
+            owned(file).into_iter().map(|(name, value)| Variable { name, value, place }).collect();
+        let facts = Facts {
+            source: "/src".into(),
+            build_number: 7,
+            build_uuid: "00000000-0000-0000-0000-000000000000".into(),
+            start_time: 1_700_000_000_123,
+            initiator: "ann".into(),
+            source_version: Some("main".into()),
+            ..Facts::default()
+        };
+        let made = Environment::new(&base, &file, &owned(flags), &facts, Path::new("/p"));
+        let drawn = match made {
+            Ok(environment) => environment.iter().fold(String::new(), |mut out, (name, value)| {
+                writeln!(out, "{}={}", name.display(), value.display()).unwrap();
+                out
+            }),
+            Err(err) => format!("{err}\n"),
+        };
+        want.assert_eq(&drawn);
+    }
+
+    #[test]
+    fn later_wins_and_nothing_is_expanded() {
+        check(
+            &[("HOME", "/root"), ("A", "base"), ("B", "base"), ("C", "base"), ("PATH", "/bin")],
+            &[("A", "file"), ("B", "$A:file")],
+            &[("A", "flag")],
+            expect![[r#"
+                A=flag
+                B=$A:file
+                C=base
+                CODEBUILD_BUILD_ARN=arn:aws:codebuild:us-east-1:000000000000:build/local:00000000-0000-0000-0000-000000000000
+                CODEBUILD_BUILD_ID=local:00000000-0000-0000-0000-000000000000
+                CODEBUILD_BUILD_NUMBER=7
+                CODEBUILD_BUILD_SUCCEEDING=1
+                CODEBUILD_CI=true
+                CODEBUILD_INITIATOR=ann
+                CODEBUILD_LOCAL_BUILD=true
+                CODEBUILD_SOURCE_VERSION=main
+                CODEBUILD_SRC_DIR=/src
+                CODEBUILD_START_TIME=1700000000123
+                HOME=/root
+                PATH=/p:/bin
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_the_build_sets_wins_and_a_path_is_always_there() {
+        check(
+            &[("CODEBUILD_BUILD_ID", "outer"), ("CODEBUILD_LAST_EXIT", "3")],
+            &[],
+            &[],
+            expect![[r#"
+                CODEBUILD_BUILD_ARN=arn:aws:codebuild:us-east-1:000000000000:build/local:00000000-0000-0000-0000-000000000000
+                CODEBUILD_BUILD_ID=local:00000000-0000-0000-0000-000000000000
+                CODEBUILD_BUILD_NUMBER=7
+                CODEBUILD_BUILD_SUCCEEDING=1
+                CODEBUILD_CI=true
+                CODEBUILD_INITIATOR=ann
+                CODEBUILD_LOCAL_BUILD=true
+                CODEBUILD_SOURCE_VERSION=main
+                CODEBUILD_SRC_DIR=/src
+                CODEBUILD_START_TIME=1700000000123
+                PATH=/p:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+            "#]],
+        );
+    }
+
+    #[test]
+    fn names_and_values_that_cannot_be_are_refused() {
+        check(
+            &[],
+            &[],
+            &[("CODEBUILD_X", "1")],
+            expect![[r#"
+            the variable `CODEBUILD_X` begins with `CODEBUILD_`, which only the build may set
+        "#]],
+        );
+        check(
+            &[],
+            &[],
+            &[("", "1")],
+            expect![[r#"
+            `` cannot be the name of a variable
+        "#]],
+        );
+        check(
+            &[],
+            &[],
+            &[("X", "1\0")],
+            expect![[r#"
+            the value of the variable `X` holds a NUL character
+        "#]],
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! The parts of a build, and which one comes after which.
+//!
+//! A [`Phase`] is a part that a buildspec has commands for; a [`Stage`] is any part that the log
+//! tells of. CodeBuild calls both "phase".
+
+use std::fmt;
+
+/// A part of a build that a buildspec has commands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Prepares the machine.
+    Install,
+    /// Prepares the build, e.g., logs in to a registry.
+    PreBuild,
+    /// Builds.
+    Build,
+    /// Publishes or cleans up; runs after a failed build too.
+    PostBuild,
+}
+
+/// A part of a build that the log tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Finds the source and reads its buildspec.
+    DownloadSource,
+    /// Runs the commands of a phase.
+    Commands(Phase),
+    /// Collects and packs the artifacts.
+    UploadArtifacts,
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// All of it worked.
+    Succeeded,
+    /// Something in it did not.
+    Failed,
+    /// Someone stopped the build.
+    Stopped,
+}
+
+impl Phase {
+    /// All phases, in the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Install, Self::PreBuild, Self::Build, Self::PostBuild];
+
+    /// The phase that a buildspec calls `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.name() == name)
+    }
+
+    /// The name that a buildspec has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::PreBuild => "pre_build",
+            Self::Build => "build",
+            Self::PostBuild => "post_build",
+        }
+    }
+}
+
+impl Stage {
+    /// Where every build starts.
+    pub const FIRST: Self = Self::DownloadSource;
+
+    /// The stage that comes after this one, which ended as `state`, if any does.
+    #[must_use]
+    pub fn after(self, state: State) -> Option<Self> {
+        use Phase::{Build, Install, PostBuild, PreBuild};
+        match (self, state) {
+            (_, State::Stopped) => None,
+            (Self::DownloadSource, State::Succeeded) => Some(Self::Commands(Install)),
+            (Self::Commands(Install), State::Succeeded) => Some(Self::Commands(PreBuild)),
+            (Self::Commands(PreBuild), State::Succeeded) => Some(Self::Commands(Build)),
+            (Self::Commands(Build), _) => Some(Self::Commands(PostBuild)),
+            (Self::Commands(PostBuild), _) => Some(Self::UploadArtifacts),
+            (Self::UploadArtifacts, _) | (_, State::Failed) => None,
+        }
+    }
+}
+
+/// The name that the log has for it, e.g., `PRE_BUILD`.
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Install => "INSTALL",
+            Self::PreBuild => "PRE_BUILD",
+            Self::Build => "BUILD",
+            Self::PostBuild => "POST_BUILD",
+        })
+    }
+}
+
+/// The name that the log has for it, e.g., `UPLOAD_ARTIFACTS`.
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DownloadSource => f.write_str("DOWNLOAD_SOURCE"),
+            Self::Commands(phase) => phase.fmt(f),
+            Self::UploadArtifacts => f.write_str("UPLOAD_ARTIFACTS"),
+        }
+    }
+}
+
+/// The name that the log has for it, e.g., `SUCCEEDED`.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Stopped => "STOPPED",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What runs if `stage` ends as `state` and all others succeed.
+    #[track_caller]
+    fn check(odd: &str, state: State, want: &str) {
+        let of = |it: Stage| if it.to_string() == odd { state } else { State::Succeeded };
+        let ran: Vec<String> = std::iter::successors(Some(Stage::FIRST), |it| it.after(of(*it)))
+            .map(|it| it.to_string())
+            .collect();
+        assert_eq!(ran.join(" "), want, "if {odd} is {state}");
+    }
+
+    #[test]
+    fn all_stages_run_in_order() {
+        let all = "DOWNLOAD_SOURCE INSTALL PRE_BUILD BUILD POST_BUILD UPLOAD_ARTIFACTS";
+        check("none", State::Succeeded, all);
+        for stage in all.split(' ') {
+            check(stage, State::Succeeded, all);
+        }
+    }
+
+    #[test]
+    fn a_failed_preparation_ends_the_build_and_a_failed_build_does_not() {
+        let to_install = "DOWNLOAD_SOURCE INSTALL";
+        let all = "DOWNLOAD_SOURCE INSTALL PRE_BUILD BUILD POST_BUILD UPLOAD_ARTIFACTS";
+        for (stage, want) in [
+            ("DOWNLOAD_SOURCE", "DOWNLOAD_SOURCE"),
+            ("INSTALL", to_install),
+            ("PRE_BUILD", "DOWNLOAD_SOURCE INSTALL PRE_BUILD"),
+            ("BUILD", all),
+            ("POST_BUILD", all),
+            ("UPLOAD_ARTIFACTS", all),
+        ] {
+            check(stage, State::Failed, want);
+        }
+    }
+
+    #[test]
+    fn a_stopped_build_goes_nowhere() {
+        for (stage, want) in [
+            ("DOWNLOAD_SOURCE", "DOWNLOAD_SOURCE"),
+            ("BUILD", "DOWNLOAD_SOURCE INSTALL PRE_BUILD BUILD"),
+            ("POST_BUILD", "DOWNLOAD_SOURCE INSTALL PRE_BUILD BUILD POST_BUILD"),
+        ] {
+            check(stage, State::Stopped, want);
+        }
+    }
+
+    #[test]
+    fn phases_are_found_by_name() {
+        for phase in Phase::ALL {
+            assert_eq!(Phase::named(phase.name()), Some(phase));
+        }
+        assert_eq!(Phase::named("Build"), None);
+    }
+}

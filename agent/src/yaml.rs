@@ -1,0 +1,650 @@
+//! YAML as a small tree: places, raw text, and nothing that guesses types.
+//!
+//! A scalar is the text that was written: `3.10`, `080`, and `yes` stay as they are. Anchors,
+//! aliases, and merge keys are resolved here, so that nobody else needs to know of them.
+//!
+//! **Architecture invariant:** bytes in, a tree or an error with a place out; and whatever the
+//! bytes are, in bounded time, memory, and stack.
+
+use std::collections::{HashMap, HashSet};
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, ScanError, YamlData};
+use thiserror::Error;
+
+use crate::source::Place;
+
+/// A value, and where it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) value: Value,
+}
+
+/// What a value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Nothing, `~`, or `null`.
+    Null,
+    /// Any other scalar, as it is written.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file; no key is there twice.
+    Map(Vec<Entry>),
+}
+
+/// One key of a mapping, and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) place: Place,
+    pub(crate) node: Node,
+}
+
+/// Why bytes are not one YAML document that we can read.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum YamlError {
+    /// There is a NUL in it.
+    #[error("the file is binary, not text")]
+    Binary {
+        /// Where the first NUL is.
+        place: Place,
+    },
+    /// It starts as UTF-16 text does.
+    #[error("the file is UTF-16, not UTF-8")]
+    Utf16,
+    /// Some bytes of it are not UTF-8.
+    #[error("the file is not UTF-8")]
+    NotUtf8 {
+        /// Where the first such byte is.
+        place: Place,
+    },
+    /// There is nothing in it but comments.
+    #[error("the file is empty")]
+    Empty,
+    /// A tab stands where only spaces may.
+    #[error("a tab stands where YAML allows only spaces")]
+    Tab {
+        /// Where.
+        place: Place,
+    },
+    /// A key is twice in one mapping.
+    #[error("the key `{key}` is there twice")]
+    Duplicate {
+        /// Which.
+        key: String,
+        /// Where it is the second time.
+        place: Place,
+    },
+    /// Levels are nested deeper than anyone writes.
+    #[error("the YAML is nested more than {MAX_DEPTH} levels deep")]
+    TooDeep {
+        /// Where the first level too many starts.
+        place: Place,
+    },
+    /// Aliases of aliases become too much.
+    #[error("the aliases stand for more than 100,000 values")]
+    AliasBomb {
+        /// Where the first alias too many is.
+        place: Place,
+    },
+    /// Anything else that YAML forbids.
+    #[error("{message}")]
+    Syntax {
+        /// What the parser says.
+        message: String,
+        /// Where.
+        place: Place,
+    },
+    /// There is a second document.
+    #[error("the file has {count} YAML documents, not one")]
+    Documents {
+        /// How many there are.
+        count: usize,
+        /// Where the second starts.
+        place: Place,
+    },
+    /// A key is a list or a mapping.
+    #[error("a key must be text")]
+    KeyNotText {
+        /// Where.
+        place: Place,
+    },
+    /// `<<` has a value that has no keys.
+    #[error("`<<` needs a mapping, or a list of mappings")]
+    Merge {
+        /// Where.
+        place: Place,
+    },
+}
+
+/// How deep blocks may be nested. The parser and its tree use the stack, level by level.
+const MAX_DEPTH: usize = 100;
+
+/// Reads one document.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Node, YamlError> {
+    let text = decode(bytes)?;
+    if let Some(place) = too_deep(text) {
+        return Err(YamlError::TooDeep { place });
+    }
+    let documents = MarkedYaml::load_from_str(text).map_err(|err| scan_error(text, &err))?;
+    let root = match documents.as_slice() {
+        [] => return Err(YamlError::Empty),
+        [root] if root.data.is_badvalue() || root.data.is_null() => return Err(YamlError::Empty),
+        [root] => root,
+        [_, second, ..] => {
+            let place = place(second.span.start);
+            return Err(YamlError::Documents { count: documents.len(), place });
+        }
+    };
+    Reader::new(text).node(root)
+}
+
+impl YamlError {
+    /// Where to look, if that is one place.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Utf16 | Self::Empty => None,
+            Self::Binary { place }
+            | Self::NotUtf8 { place }
+            | Self::Tab { place }
+            | Self::Duplicate { place, .. }
+            | Self::TooDeep { place }
+            | Self::AliasBomb { place }
+            | Self::Syntax { place, .. }
+            | Self::Documents { place, .. }
+            | Self::KeyNotText { place }
+            | Self::Merge { place } => Some(*place),
+        }
+    }
+}
+
+/// The text of a file, without byte order mark.
+fn decode(bytes: &[u8]) -> Result<&str, YamlError> {
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return Err(YamlError::Utf16);
+    }
+    if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(YamlError::Binary { place: Place::of(bytes, offset) });
+    }
+    match str::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text)),
+        Err(err) => Err(YamlError::NotUtf8 { place: Place::of(bytes, err.valid_up_to()) }),
+    }
+}
+
+/// Where blocks get deeper than [`MAX_DEPTH`], judged by indentation and by `- - -`.
+///
+/// The text of a block scalar counts too, which does no harm: nobody indents that often.
+fn too_deep(text: &str) -> Option<Place> {
+    let mut indents: Vec<usize> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let rest = line.trim_start_matches(' ');
+        if rest.is_empty() || rest.starts_with('#') {
+            continue;
+        }
+        let indent = line.len() - rest.len();
+        while indents.last().is_some_and(|top| *top >= indent) {
+            indents.pop();
+        }
+        indents.push(indent);
+        let indicators = rest
+            .split(' ')
+            .take_while(|word| word.is_empty() || matches!(*word, "-" | "?" | ":"))
+            .filter(|word| !word.is_empty())
+            .count();
+        if indents.len() + indicators > MAX_DEPTH {
+            return Some(Place { line: index + 1, column: indent + 1 });
+        }
+    }
+    None
+}
+
+fn scan_error(text: &str, err: &ScanError) -> YamlError {
+    let place = place(*err.marker());
+    let message = err.info();
+    if message.starts_with("duplicated key") {
+        return YamlError::Duplicate { key: key_at(text, place), place };
+    }
+    if message.starts_with("alias expansion exceeded") {
+        return YamlError::AliasBomb { place };
+    }
+    if message.starts_with("recursion limit") {
+        return YamlError::TooDeep { place };
+    }
+    match indenting_tab(text, place) {
+        Some(place) if message.contains("tab") => YamlError::Tab { place },
+        _ => YamlError::Syntax { message: message.to_owned(), place },
+    }
+}
+
+/// The key that starts at `place`.
+fn key_at(text: &str, place: Place) -> String {
+    let line = text.lines().nth(place.line - 1).unwrap_or_default();
+    let rest: String = line.chars().skip(place.column - 1).collect();
+    rest.split(':').next().unwrap_or_default().trim().to_owned()
+}
+
+/// The first tab in the indentation of the line at `place`, or of a line next to it: a parser may
+/// notice a tab a little before or after it.
+fn indenting_tab(text: &str, place: Place) -> Option<Place> {
+    let first = place.line.saturating_sub(1).max(1);
+    (first..=place.line + 1).find_map(|line| {
+        let content = text.lines().nth(line - 1)?;
+        let indent = content.chars().take_while(|it| matches!(it, ' ' | '\t' | '-'));
+        let column = indent.enumerate().find(|(_, it)| *it == '\t')?.0 + 1;
+        Some(Place { line, column })
+    })
+}
+
+/// Places count columns from 1, the parser from 0.
+fn place(marker: Marker) -> Place {
+    Place { line: marker.line(), column: marker.col() + 1 }
+}
+
+/// Turns the parser's tree into ours.
+///
+/// The parser guesses types, so the text of what it took for a number is read again from the
+/// source. An alias hides where that was; anchors are noted on the way.
+struct Reader<'s> {
+    text: &'s str,
+    /// The byte offset of each character; empty if all of them are one byte.
+    offsets: Vec<usize>,
+    /// The text of each anchored scalar that the parser took for something else.
+    anchors: HashMap<&'s str, &'s str>,
+}
+
+impl<'s> Reader<'s> {
+    fn new(text: &'s str) -> Self {
+        let offsets = match text.is_ascii() {
+            true => Vec::new(),
+            false => text.char_indices().map(|(offset, _)| offset).collect(),
+        };
+        Self { text, offsets, anchors: HashMap::new() }
+    }
+
+    fn node(&mut self, yaml: &MarkedYaml<'_>) -> Result<Node, YamlError> {
+        let place = place(yaml.span.start);
+        let value = match &yaml.data {
+            YamlData::Value(Scalar::String(text)) => Value::Text(text.to_string()),
+            YamlData::Value(Scalar::Null) => Value::Null,
+            YamlData::Sequence(items) => {
+                Value::List(items.iter().map(|it| self.node(it)).collect::<Result<_, _>>()?)
+            }
+            YamlData::Mapping(pairs) => {
+                let pairs = pairs.iter().map(|(key, value)| self.entry(key, value));
+                Value::Map(merge(pairs.collect::<Result<_, _>>()?)?)
+            }
+            // Tags mean nothing to CodeBuild.
+            YamlData::Tagged(_, inner) => return self.node(inner),
+            YamlData::Value(_)
+            | YamlData::BadValue
+            | YamlData::Representation(..)
+            | YamlData::Alias(_) => {
+                Value::Text(self.raw(yaml.span.start.index(), yaml.span.end.index()).to_owned())
+            }
+        };
+        Ok(Node { place, value })
+    }
+
+    fn entry(&mut self, key: &MarkedYaml<'_>, value: &MarkedYaml<'_>) -> Result<Entry, YamlError> {
+        let Node { place, value: name } = self.node(key)?;
+        let node = self.node(value)?;
+        match name {
+            Value::Text(key) => Ok(Entry { key, place, node }),
+            Value::Null => Ok(Entry { key: String::new(), place, node }),
+            Value::List(_) | Value::Map(_) => Err(YamlError::KeyNotText { place }),
+        }
+    }
+
+    /// The text of a scalar that is written, with its anchor and tag, from character `start` to
+    /// `end`.
+    fn raw(&mut self, start: usize, end: usize) -> &'s str {
+        let (start, end) = (self.offset(start), self.offset(end));
+        let mut text = self.text.get(start..end).unwrap_or_default().trim_end();
+        if let Some(name) = text.strip_prefix('*') {
+            return self.anchors.get(name).copied().unwrap_or_default();
+        }
+        let mut anchor = None;
+        while text.starts_with(['&', '!'])
+            && let Some((property, rest)) = text.split_once(char::is_whitespace)
+        {
+            anchor = property.strip_prefix('&').or(anchor);
+            text = rest.trim_start();
+        }
+        if let Some(name) = anchor {
+            self.anchors.insert(name, text);
+        }
+        text
+    }
+
+    fn offset(&self, index: usize) -> usize {
+        match self.offsets.is_empty() {
+            true => index.min(self.text.len()),
+            false => self.offsets.get(index).copied().unwrap_or(self.text.len()),
+        }
+    }
+}
+
+/// Resolves `<<`: its keys are added where they are not set, those of earlier mappings first.
+fn merge(entries: Vec<Entry>) -> Result<Vec<Entry>, YamlError> {
+    let (to_merge, mut own): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|it| it.key == "<<");
+    let mut keys: HashSet<String> = own.iter().map(|it| it.key.clone()).collect();
+    for Entry { place, node, .. } in to_merge {
+        let maps = match node.value {
+            Value::Map(map) => vec![map],
+            Value::List(items) => items
+                .into_iter()
+                .map(|item| match item.value {
+                    Value::Map(map) => Ok(map),
+                    _ => Err(YamlError::Merge { place: item.place }),
+                })
+                .collect::<Result<_, _>>()?,
+            Value::Null | Value::Text(_) => return Err(YamlError::Merge { place }),
+        };
+        for entry in maps.into_iter().flatten() {
+            if keys.insert(entry.key.clone()) {
+                own.push(entry);
+            }
+        }
+    }
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write, iter, time::Instant};
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn draw(node: &Node, depth: usize, out: &mut String) {
+        let indent = "  ".repeat(depth);
+        match &node.value {
+            Value::Null => writeln!(out, " {} null", node.place).unwrap(),
+            Value::Text(text) => writeln!(out, " {} {text:?}", node.place).unwrap(),
+            Value::List(items) => {
+                writeln!(out, " {}", node.place).unwrap();
+                for item in items {
+                    write!(out, "{indent}-").unwrap();
+                    draw(item, depth + 1, out);
+                }
+            }
+            Value::Map(entries) => {
+                writeln!(out, " {}", node.place).unwrap();
+                for entry in entries {
+                    write!(out, "{indent}{} {}:", entry.place, entry.key).unwrap();
+                    draw(&entry.node, depth + 1, out);
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(text: impl AsRef<[u8]>, want: Expect) {
+        let mut out = String::new();
+        match parse(text.as_ref()) {
+            Ok(node) => draw(&node, 0, &mut out),
+            Err(err) => match err.place() {
+                Some(place) => writeln!(out, "{place} {err}").unwrap(),
+                None => writeln!(out, "{err}").unwrap(),
+            },
+        }
+        want.assert_eq(&out);
+    }
+
+    #[test]
+    fn scalars_are_text_as_it_is_written() {
+        check(
+            "a: 3.10\nb: 080\nc: yes\nd: 0x1F # hex\ne: 'q: r'\nf: ~\ng:\nh: !!str 1.20\ni: !!int 08\nj: -0.0\nk: True\n",
+            expect![[r#"
+                 1:1
+                1:1 a: 1:4 "3.10"
+                2:1 b: 2:4 "080"
+                3:1 c: 3:4 "yes"
+                4:1 d: 4:4 "0x1F"
+                5:1 e: 5:4 "q: r"
+                6:1 f: 6:4 null
+                7:1 g: 7:2 null
+                8:1 h: 8:4 "1.20"
+                9:1 i: 9:4 "08"
+                10:1 j: 10:4 "-0.0"
+                11:1 k: 11:4 "True"
+            "#]],
+        );
+    }
+
+    #[test]
+    fn text_before_a_scalar_may_be_of_any_alphabet() {
+        check(
+            "ключ: 3.10\nλ: \"é\"\nz: [1.0, 2.00]\n",
+            expect![[r#"
+             1:1
+            1:1 ключ: 1:7 "3.10"
+            2:1 λ: 2:4 "é"
+            3:1 z: 3:4
+              - 3:5 "1.0"
+              - 3:10 "2.00"
+        "#]],
+        );
+    }
+
+    #[test]
+    fn aliases_keep_the_text_of_their_anchor() {
+        check(
+            "a: &port 080\nb: *port\nc: &list\n  - 1.10\n  - &v  2.20\nd: *list\ne: *v\nf: [&x 1e3, *x]\n",
+            expect![[r#"
+                 1:1
+                1:1 a: 1:4 "080"
+                2:1 b: 2:4 "080"
+                3:1 c: 3:4
+                  - 4:5 "1.10"
+                  - 5:5 "2.20"
+                6:1 d: 6:4
+                  - 4:5 "1.10"
+                  - 5:5 "2.20"
+                7:1 e: 7:4 "2.20"
+                8:1 f: 8:4
+                  - 8:5 "1e3"
+                  - 8:13 "1e3"
+            "#]],
+        );
+    }
+
+    #[test]
+    fn merge_keys_fill_in_what_is_not_set() {
+        check(
+            "base: &base {a: 1, b: 2}\nmore: &more {b: 3, c: 4}\nit:\n  b: own\n  <<: [*more, *base]\n",
+            expect![[r#"
+                 1:1
+                1:1 base: 1:7
+                  1:14 a: 1:17 "1"
+                  1:20 b: 1:23 "2"
+                2:1 more: 2:7
+                  2:14 b: 2:17 "3"
+                  2:20 c: 2:23 "4"
+                3:1 it: 4:3
+                  4:3 b: 4:6 "own"
+                  2:20 c: 2:23 "4"
+                  1:14 a: 1:17 "1"
+            "#]],
+        );
+        check(
+            "a: {<<: text}\n",
+            expect![[r#"
+            1:5 `<<` needs a mapping, or a list of mappings
+        "#]],
+        );
+    }
+
+    #[test]
+    fn byte_order_marks_and_line_ends_of_windows_are_no_matter() {
+        check(
+            "\u{FEFF}a: 1.0\r\nb: |\r\n  x\r\n  y\r\nc: 2.0\r\n",
+            expect![[r#"
+             1:1
+            1:1 a: 1:4 "1.0"
+            2:1 b: 3:3 "x\ny\n"
+            5:1 c: 5:4 "2.0"
+        "#]],
+        );
+    }
+
+    #[test]
+    fn block_scalars_keep_their_lines() {
+        check(
+            "a: |\n  x\n   y\nb: >-\n  x\n  y\nc: |-\n  # no comment\n",
+            expect![[r##"
+             1:1
+            1:1 a: 2:3 "x\n y\n"
+            4:1 b: 5:3 "x y"
+            7:1 c: 8:3 "# no comment"
+        "##]],
+        );
+    }
+
+    #[test]
+    fn what_is_not_one_document_is_an_error() {
+        check(
+            "",
+            expect![[r#"
+            the file is empty
+        "#]],
+        );
+        check(
+            "# only this\n",
+            expect![[r#"
+            the file is empty
+        "#]],
+        );
+        check(
+            "---\n",
+            expect![[r#"
+            the file is empty
+        "#]],
+        );
+        check(
+            "a: 1\n---\nb: 2\n",
+            expect![[r#"
+            3:1 the file has 2 YAML documents, not one
+        "#]],
+        );
+        check(
+            b"a: \x00\x01\n",
+            expect![[r#"
+            1:4 the file is binary, not text
+        "#]],
+        );
+        check(
+            b"a: 1\nb: \xE9\n",
+            expect![[r#"
+            2:4 the file is not UTF-8
+        "#]],
+        );
+        check(
+            b"\xFF\xFEa\x00",
+            expect![[r#"
+            the file is UTF-16, not UTF-8
+        "#]],
+        );
+    }
+
+    #[test]
+    fn bad_yaml_has_a_place() {
+        check(
+            "a:\n\tb: 1\n",
+            expect![[r#"
+            2:1 a tab stands where YAML allows only spaces
+        "#]],
+        );
+        check(
+            "a:\n  - x\n\t- y\n",
+            expect![[r#"
+            3:1 a tab stands where YAML allows only spaces
+        "#]],
+        );
+        check(
+            "a:\n  - x\n -\ty: 1\n",
+            expect![[r#"
+            3:2 while parsing a block mapping, did not find expected key
+        "#]],
+        );
+        check(
+            "a: 1\nb: 2\na: 3\n",
+            expect![[r#"
+            3:1 the key `a` is there twice
+        "#]],
+        );
+        check(
+            "a: b: c\n",
+            expect![[r#"
+            1:5 mapping values are not allowed in this context
+        "#]],
+        );
+        check(
+            "a: [1, 2\nb: 3\n",
+            expect![[r#"
+            2:2 illegal placement of ':' indicator
+        "#]],
+        );
+        check(
+            "a: \"x\n",
+            expect![[r#"
+            1:4 while scanning a quoted scalar, found unexpected end of stream
+        "#]],
+        );
+        check(
+            "a:\n  - x\n y: 1\n",
+            expect![[r#"
+            3:2 while parsing a block mapping, did not find expected key
+        "#]],
+        );
+        check(
+            "a: *nobody\n",
+            expect![[r#"
+            1:4 while parsing node, found unknown anchor
+        "#]],
+        );
+        check(
+            "[a]: 1\n",
+            expect![[r#"
+            1:1 a key must be text
+        "#]],
+        );
+        check(
+            "a: @x\n",
+            expect![[r#"
+            1:4 unexpected character: `@'
+        "#]],
+        );
+    }
+
+    #[test]
+    fn bombs_are_errors_and_quick() {
+        let laughs = iter::once("a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned()).chain(
+            ('b'..='k').zip('a'..).map(|(it, of)| {
+                format!("{it}: &{it} [*{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}]\n")
+            }),
+        );
+        let keys: String = (0..20_000).map(|it| format!("  k{it}: x\n")).collect();
+        let wide = format!("a: &a\n{keys}b: {{<<: *a, k1: y}}\nc: {{<<: *a}}\n");
+        let staircase = (0..2000).map(|it| format!("{}a:\n", " ".repeat(it)));
+        for (name, text) in [
+            ("laughs", laughs.collect::<String>()),
+            ("flow", "[".repeat(100_000)),
+            ("dashes", "- ".repeat(100_000)),
+            ("keys", "? ".repeat(100_000)),
+            ("staircase", staircase.collect::<String>()),
+            ("wide", wide),
+            ("deep enough", "- ".repeat(80) + "x"),
+        ] {
+            let start = Instant::now();
+            let parsed = parse(text.as_bytes());
+            let is_fine = matches!(name, "wide" | "deep enough");
+            assert_eq!(parsed.is_ok(), is_fine, "{name}: {:?}", parsed.err());
+            assert!(start.elapsed().as_secs_f32() < 1.0, "{name} took {:?}", start.elapsed());
+        }
+    }
+}
