@@ -1,0 +1,278 @@
+//! What a person may type. The comments are the help text.
+
+use std::path::PathBuf;
+
+use clap_complete::Shell;
+
+pub(crate) mod deploy;
+
+/// From a commit to running containers: runs CodeBuild buildspecs, builds images, deploys to ECS
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  rbuild run                                  run ./buildspec.yml as CodeBuild does
+  rbuild image build -t shop:1 .              build an image, no daemon, no privilege
+  rbuild image push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1
+  rbuild deploy render --image IMAGE1_NAME=REPO@sha256:… -o out
+
+Exit status: 0 done, 1 the build failed, 2 a file or argument is wrong,
+3 machine, network or service, 128+n stopped by signal n."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Keep images and caches in this folder [default: ~/.cache/rbuild]
+    #[arg(long, global = true, value_name = "DIR", env = "RBUILD_STORE", hide_env_values = true)]
+    pub(crate) store: Option<PathBuf>,
+
+    /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST[:PORT]",
+        env = "RBUILD_INSECURE_REGISTRIES",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Run a buildspec as CodeBuild does
+    Run(Run),
+    /// Build, list, carry and remove container images
+    #[command(subcommand)]
+    Image(Image),
+    /// Render deployment files, and deploy to ECS
+    #[command(subcommand)]
+    Deploy(deploy::Deploy),
+    /// Print what makes a shell complete rbuild's commands
+    #[command(after_help = "Example: rbuild completions bash > /etc/bash_completion.d/rbuild")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages into a folder
+    #[command(after_help = "Example: rbuild man /usr/local/share/man/man1")]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// Print the version
+    Version,
+}
+
+/// How the log of a build is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Log {
+    /// Progress on a terminal, else CodeBuild's lines
+    Auto,
+    /// CodeBuild's lines
+    Codebuild,
+    /// Progress, under which the output of commands scrolls
+    Progress,
+}
+
+/// How artifacts are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Packaging {
+    /// Files in a folder
+    None,
+    /// One zip file
+    Zip,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  rbuild run                                  ./buildspec.yml, in this folder
+  rbuild run ci/buildspec.yml --env STAGE=test
+  rbuild run -C shop -a out --artifacts-packaging zip
+  rbuild run | tee build.log                  CodeBuild's own log lines")]
+pub(crate) struct Run {
+    /// The buildspec, relative to the source folder
+    #[arg(default_value = "buildspec.yml")]
+    pub(crate) buildspec: PathBuf,
+
+    /// The source folder, which commands start in [default: the current one]
+    #[arg(short = 'C', long = "directory", value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+
+    /// Set a variable; wins over the buildspec's; may be repeated
+    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) env: Vec<(String, String)>,
+
+    /// Where artifacts go [default: ~/.local/state/rbuild/artifacts/…]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) artifacts: Option<PathBuf>,
+
+    /// How artifacts are packed
+    #[arg(long, value_enum, default_value_t = Packaging::None)]
+    pub(crate) artifacts_packaging: Packaging,
+
+    /// How the log is shown
+    #[arg(long, value_enum, default_value_t = Log::Auto)]
+    pub(crate) log: Log,
+
+    /// Give the commands all of rbuild's own environment
+    #[arg(long)]
+    pub(crate) inherit_env: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Image {
+    /// Build an image from a Dockerfile
+    Build(ImageBuild),
+    /// List images
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print an image's manifest and config as JSON
+    #[command(after_help = "Example: rbuild image inspect shop:1 | jq .config.config.Env")]
+    Inspect {
+        /// A name, a digest, or its first digits
+        image: String,
+    },
+    /// Remove names, and images that have none left
+    #[command(after_help = "Example: rbuild image rm shop:1 shop:2")]
+    Rm {
+        /// Names, digests, or their first digits
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Give an image another name
+    #[command(after_help = "Example: rbuild image tag shop:1 registry.example.com/shop:1")]
+    Tag {
+        /// A name, a digest, or its first digits
+        source: String,
+        /// The new name
+        target: String,
+    },
+    /// Write images as an OCI layout
+    #[command(after_help = "Examples:
+  rbuild image save --format oci -o shop.tar shop:1
+  rbuild image save --format oci -o layout/ shop:1 shop:2")]
+    Save {
+        /// The format
+        #[arg(long, value_enum, default_value_t = Format::Oci)]
+        format: Format,
+        /// A folder, or a tar file if it ends in `.tar`
+        #[arg(short, long, value_name = "PATH")]
+        output: PathBuf,
+        /// Names, digests, or their first digits
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Read images from an OCI layout
+    #[command(after_help = "Examples:
+  rbuild image load -i shop.tar
+  cat shop.tar | rbuild image load")]
+    Load {
+        /// A folder or a tar file [default: a tar on standard input]
+        #[arg(short, long, value_name = "PATH")]
+        input: Option<PathBuf>,
+    },
+    /// Push images to their registries
+    #[command(after_help = "Prints NAME@sha256:… for each.
+
+Credentials are those of docker (~/.docker/config.json); for ECR they come from AWS.
+Example: rbuild image push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1")]
+    Push {
+        /// Names of images in the store
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Pull images from their registries
+    #[command(after_help = "Prints NAME@sha256:… for each.
+
+Example: rbuild image pull public.ecr.aws/docker/library/busybox:latest")]
+    Pull {
+        /// Names of images in registries
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+/// The format in which images are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// An OCI layout
+    Oci,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Prints the digest of the image's manifest.
+
+Examples:
+  rbuild image build -t shop:1 .
+  rbuild image build -f docker/Dockerfile --build-arg VERSION=1.2 --target app -t app .
+  SOURCE_DATE_EPOCH=0 rbuild image build .    the same digest on every machine")]
+pub(crate) struct ImageBuild {
+    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// A name for the image; may be repeated
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+
+    /// Set an ARG; without a value it is taken from the environment; may be repeated
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+
+    /// Build this stage [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Do every step again
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// Ask no registry: bases must be in the store
+    #[arg(long)]
+    pub(crate) offline: bool,
+
+    /// Write the digest into this file too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Print JSON in place of the digest
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The folder that COPY and ADD copy from
+    pub(crate) context: PathBuf,
+}
+
+/// Reads `NAME=VALUE`.
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,293 @@
+//! `rbuild run`
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    io::Write as _,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rbuild_agent::{
+    artifacts::{self, ArtifactsError, LocalArtifacts},
+    buildspec::{Buildspec, Problem},
+    environment::Facts,
+    plan::{Inputs, Plan},
+    run::{self, Outcome, Reason, Report, RunError},
+    shell::{End, LocalShell, PrivateFolder, Setup, ShellError},
+};
+use rbuild_imagebuilder::digest::Digest;
+use signal_hook::{
+    consts::{SIGHUP, TERM_SIGNALS},
+    iterator::Signals,
+};
+
+use crate::{
+    args::{Global, Packaging, Run},
+    console::{self, builds::View, excerpt::excerpt, size},
+    failure::{Failure, Kind},
+    host,
+};
+
+mod environment;
+mod git;
+
+/// The buildspec as a person knows it: its name, and its text for excerpts.
+struct Source {
+    shown: String,
+    path: PathBuf,
+    text: String,
+}
+
+pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
+    let started = host::now();
+    let folder = source_folder(args)?;
+    let (source, buildspec) = read_buildspec(args, &folder)?;
+    let program = host::program()?;
+    let private = private_folder(&program)?;
+    let inputs = Inputs {
+        buildspec_path: source.path.clone(),
+        base_environment: environment::base(args, global)?,
+        overrides: args.env.clone(),
+        facts: facts(&folder, started),
+        programs: private.programs(),
+    };
+    warn_of_unknown_keys(&buildspec);
+    let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
+    let mut artifacts = artifacts(args, &folder, &plan)?;
+    let setup = Setup {
+        supervisor: &program,
+        shell: plan.shell().name(),
+        environment: plan.environment(),
+        directory: plan.source(),
+        stop: Some(signals()?),
+    };
+    let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
+    let mut view = View::new(args.log);
+    let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
+    let ended = shell.finish(&mut |bytes| view.output(bytes));
+    let shown = view.finish();
+    let report = report.map_err(|err| run_failure(err, &source))?;
+    ended.map_err(shell_failure)?;
+    tell(&report, host::now().saturating_sub(started));
+    verdict(&report, &source)?;
+    shown
+}
+
+/// The source folder, in full and without links: commands see it.
+fn source_folder(args: &Run) -> Result<PathBuf, Failure> {
+    let folder = match &args.directory {
+        Some(folder) => folder.clone(),
+        None => host::current_folder()?,
+    };
+    let full = fs::canonicalize(&folder).map_err(|err| {
+        let message = format!("the source folder `{}` could not be read", folder.display());
+        Failure::new(Kind::Input, message).because(err)
+    })?;
+    match full.is_dir() {
+        true => Ok(full),
+        false => {
+            let message = format!("the source folder `{}` is not a folder", folder.display());
+            Err(Failure::new(Kind::Input, message))
+        }
+    }
+}
+
+fn read_buildspec(args: &Run, folder: &Path) -> Result<(Source, Buildspec), Failure> {
+    let path = folder.join(&args.buildspec);
+    let shown = args.buildspec.display().to_string();
+    if path.is_dir() {
+        let message = format!("the buildspec `{shown}` is a folder");
+        return Err(Failure::new(Kind::Input, message).hint("name the file in it"));
+    }
+    let bytes = fs::read(&path).map_err(|err| {
+        let message = format!("the buildspec `{shown}` could not be read");
+        let hint = (err.kind() == io::ErrorKind::NotFound)
+            .then(|| format!("it is looked for in the source folder, {}", folder.display()));
+        Failure::new(Kind::Input, message).because(err).hint_if(hint)
+    })?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let source = Source { shown, path, text };
+    match Buildspec::parse(&bytes) {
+        Ok(buildspec) => Ok((source, buildspec)),
+        Err(problems) => Err(invalid(&source, problems)),
+    }
+}
+
+/// Shows all problems of a file; the last becomes the failure of the command.
+fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
+    let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
+    let count = problems.len();
+    for (index, problem) in problems.into_iter().enumerate() {
+        let Problem { place, message, hint, aws } = problem;
+        let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
+        if let Some(place) = place {
+            let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
+            failure = failure.excerpt(excerpt);
+        }
+        if let Some(aws) = aws {
+            failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
+        }
+        if index + 1 < count {
+            console::print_error(&failure);
+        }
+        last = failure;
+    }
+    last
+}
+
+/// CodeBuild's own words go to the log; what they lack is told here.
+fn warn_of_unknown_keys(buildspec: &Buildspec) {
+    for key in &buildspec.unknown_keys {
+        let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
+        let (line, column) = (key.place.line, key.place.column);
+        console::warn(&format!("line {line}:{column}: `{}` means nothing here{mean}", key.key));
+    }
+}
+
+/// The folder in memory that variables are carried in; on disk only where there is no such.
+fn private_folder(program: &Path) -> Result<PrivateFolder, Failure> {
+    let temporary = host::variable("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
+    PrivateFolder::create(&[Path::new("/dev/shm"), &temporary], program).map_err(shell_failure)
+}
+
+fn facts(folder: &Path, started: Duration) -> Facts {
+    let git = git::ask(folder);
+    Facts {
+        source: folder.to_owned(),
+        build_number: 1,
+        build_uuid: "00000000-0000-0000-0000-000000000000".to_owned(),
+        start_time: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+        initiator: host::variable("USER").unwrap_or_else(|| "rbuild".to_owned()),
+        resolved_source_version: git.commit.clone(),
+        source_version: git.branch.or(git.commit),
+        source_repo_url: git.url,
+        region: host::variable("AWS_REGION").or_else(|| host::variable("AWS_DEFAULT_REGION")),
+    }
+}
+
+/// Where artifacts go. The folder that is rbuild's own is emptied, so that what lies there is of
+/// this build; one that was asked for keeps what is in it.
+fn artifacts(args: &Run, folder: &Path, plan: &Plan) -> Result<LocalArtifacts, Failure> {
+    let destination = match &args.artifacts {
+        Some(folder) => std::path::absolute(folder).map_err(|err| {
+            let message = format!("the folder `{}` cannot be used", folder.display());
+            Failure::new(Kind::Input, message).because(err)
+        })?,
+        None => own_artifacts_folder(folder, plan)?,
+    };
+    let packaging = match args.artifacts_packaging {
+        Packaging::None => artifacts::Packaging::Folder,
+        Packaging::Zip => artifacts::Packaging::Zip,
+    };
+    let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
+    Ok(LocalArtifacts { source: folder.to_owned(), destination, packaging, modified })
+}
+
+fn own_artifacts_folder(source: &Path, plan: &Plan) -> Result<PathBuf, Failure> {
+    let Some(base) = host::user_folder("XDG_STATE_HOME", ".local/state") else {
+        return match plan.artifacts() {
+            // It is not used.
+            None => Ok(PathBuf::new()),
+            Some(_) => Err(Failure::new(Kind::Input, "there is no place for the artifacts")
+                .hint("set HOME, or name a folder with --artifacts")),
+        };
+    };
+    let name = source.file_name().unwrap_or_default().to_string_lossy();
+    let digest = Digest::of(source.as_os_str().as_encoded_bytes()).hex();
+    let folder = base.join("artifacts").join(format!("{name}-{}", &digest[..8]));
+    match fs::remove_dir_all(&folder) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            let message = format!("the artifacts in `{}` could not be removed", folder.display());
+            Err(Failure::new(Kind::Outside, message).because(err))
+        }
+        _ => Ok(folder),
+    }
+}
+
+/// A stream with a byte, its number, for every signal that asks rbuild to stop.
+fn signals() -> Result<OwnedFd, Failure> {
+    let unwatched = |err: io::Error| {
+        Failure::new(Kind::Outside, "signals could not be watched").because(err)
+    };
+    let (reader, mut writer) = io::pipe().map_err(unwatched)?;
+    let mut signals =
+        Signals::new(TERM_SIGNALS.iter().chain([&SIGHUP])).map_err(unwatched)?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            // The build may be over, and nobody may read.
+            let _ = writer.write_all(&[u8::try_from(signal).unwrap_or_default()]);
+        }
+    });
+    Ok(reader.into())
+}
+
+/// What is left to say after the log.
+fn tell(report: &Report, time: Duration) {
+    if let Some(packed) = &report.artifacts {
+        let files = if packed.files == 1 { "file" } else { "files" };
+        let (count, size) = (packed.files, size::bytes(packed.bytes));
+        let path = packed.path.display();
+        console::say(&format!("artifacts: {path} ({count} {files}, {size})"));
+    }
+    if matches!(report.outcome, Outcome::Succeeded) {
+        console::say(&format!("the build succeeded in {}", size::time(time)));
+    }
+}
+
+fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
+    match &report.outcome {
+        Outcome::Succeeded => Ok(()),
+        Outcome::Stopped { stage, signal } => {
+            let message = format!("stopped by {} in {stage}", host::signal_name(*signal));
+            Err(Failure::new(Kind::Stopped(*signal), message))
+        }
+        Outcome::Failed(failure) => match &failure.reason {
+            Reason::Command { command, end } => {
+                let end = match end {
+                    End::Exited(status) => format!("exited with status {status}"),
+                    End::Killed(signal) => format!("was killed by {}", host::signal_name(*signal)),
+                    End::Stopped(_) => "was stopped".to_owned(),
+                };
+                let message = format!("the build failed in {}: a command {end}", failure.stage);
+                let place = command.place;
+                let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
+                Err(Failure::new(Kind::Build, message).excerpt(excerpt))
+            }
+            Reason::Artifacts(err) => Err(artifacts_failure(Kind::Build, err)),
+        },
+    }
+}
+
+fn artifacts_failure(kind: Kind, err: &ArtifactsError) -> Failure {
+    let failure = Failure::new(kind, format!("the artifacts could not be collected: {err}"));
+    match std::error::Error::source(err) {
+        Some(cause) => failure.note(format!("caused by: {cause}")),
+        None => failure,
+    }
+}
+
+fn run_failure(err: RunError, source: &Source) -> Failure {
+    match err {
+        RunError::Artifacts { source } => artifacts_failure(Kind::Outside, &source),
+        RunError::Shell { source: ShellError::NoShell { name }, .. } => no_shell(&name, source),
+        err => Failure::of(Kind::Outside, err),
+    }
+}
+
+fn no_shell(name: &str, source: &Source) -> Failure {
+    Failure::new(Kind::Input, format!("the shell `{name}` was not found on the PATH"))
+        .hint(format!("`env.shell` in {} chooses another", source.shown))
+}
+
+fn shell_failure(err: ShellError) -> Failure {
+    match err {
+        ShellError::NoShell { .. } => Failure::of(Kind::Input, err)
+            .hint("commands need a shell; `env.shell` in the buildspec chooses one"),
+        err => Failure::of(Kind::Outside, err),
+    }
+}
+
+/// Variables as the agent takes them.
+type Variables = Vec<(OsString, OsString)>;

@@ -1,0 +1,71 @@
+//! Words for people, on standard error; data, and nothing else, on standard output.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::OnceLock,
+};
+
+use indicatif::MultiProgress;
+
+use crate::failure::{Failure, Kind};
+
+pub(crate) mod builds;
+pub(crate) mod excerpt;
+pub(crate) mod images;
+pub(crate) mod size;
+
+/// Everything that is drawn on the terminal, so that lines can be printed above it.
+fn drawn() -> &'static MultiProgress {
+    static DRAWN: OnceLock<MultiProgress> = OnceLock::new();
+    DRAWN.get_or_init(MultiProgress::new)
+}
+
+/// Prints data for programs. A reader that has seen enough is no failure.
+pub(crate) fn print_data(bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes.as_ref()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Kind::Outside, "standard output could not be written").because(err))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line of data for programs.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    print_data(format!("{line}\n"))
+}
+
+/// Shows what went wrong.
+pub(crate) fn print_error(failure: &Failure) {
+    say(&failure.to_string());
+}
+
+/// Shows something that is not wrong, but may be.
+pub(crate) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
+}
+
+/// Shows a line for people, above what is drawn.
+pub(crate) fn say(line: &str) {
+    // There is nobody to tell if standard error is gone; the exit status still says it.
+    drawn().suspend(|| {
+        let _ = writeln!(io::stderr(), "{line}");
+    });
+}
+
+/// Takes away all that is drawn.
+pub(crate) fn clear() {
+    let _ = drawn().clear();
+}
+
+/// What is wrong with the arguments, or the help that was asked for.
+pub(crate) fn print_usage(err: &clap::Error) -> ExitCode {
+    // There is nobody to tell if the terminal is gone.
+    let _ = err.print();
+    match err.use_stderr() {
+        true => Kind::Input.into(),
+        false => ExitCode::SUCCESS,
+    }
+}

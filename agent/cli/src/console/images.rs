@@ -1,0 +1,165 @@
+//! How the building and carrying of images is shown: lines for what is done, and, on a terminal,
+//! bars for what takes its time.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rbuild_imagebuilder::{
+    digest::Digest,
+    event::{Direction, Event},
+};
+
+use super::size;
+use crate::host;
+
+/// Shows events; can be told of them from several threads.
+pub(crate) struct Images {
+    state: Mutex<State>,
+    draws: bool,
+}
+
+#[derive(Default)]
+struct State {
+    layer: Option<(ProgressBar, Instant)>,
+    blobs: HashMap<Digest, ProgressBar>,
+    skipped: usize,
+    carried: u64,
+    started: Option<Instant>,
+}
+
+/// Time in which nothing is drawn: what is done by then needs no bar.
+const QUIET: Duration = Duration::from_millis(300);
+
+impl Images {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), draws: host::is_terminal() }
+    }
+
+    /// Shows one event.
+    pub(crate) fn show(&self, event: &Event<'_>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::StepStarted { number, total, stage, text } => {
+                super::say(&step(*number, *total, stage, text));
+            }
+            Event::StepCached => super::say("        cached"),
+            Event::LayerProgress { done, total } => self.layer_progress(&mut state, *done, *total),
+            Event::LayerWritten { entries, content, size, digest } => {
+                if let Some((bar, _)) = state.layer.take() {
+                    bar.finish_and_clear();
+                }
+                super::say(&layer(*entries, *content, *size, digest));
+            }
+            Event::Warning { line, text } => match line {
+                0 => super::warn(text),
+                line => super::warn(&format!("line {line}: {text}")),
+            },
+            Event::ImageBuilt { digest, cached, layers, size } => {
+                super::say(&built(digest, *cached, *layers, *size));
+            }
+            Event::TransferStarted { direction, name, .. } => {
+                *state = State { started: Some(Instant::now()), ..State::default() };
+                super::say(&format!("{} {name}", verb(*direction)));
+            }
+            Event::BlobExists { .. } => state.skipped += 1,
+            Event::BlobProgress { digest, done, total } => {
+                self.blob_progress(&mut state, *digest, *done, *total);
+            }
+            Event::BlobDone { digest, size } => {
+                if let Some(bar) = state.blobs.remove(digest) {
+                    bar.finish_and_clear();
+                }
+                state.carried += size;
+                super::say(&format!("        {} {}", short(digest), size::bytes(*size)));
+            }
+            Event::TransferDone { direction, name, digest } => {
+                super::say(&carried(&state, *direction, name, digest));
+            }
+        }
+    }
+
+    fn layer_progress(&self, state: &mut State, done: u64, total: u64) {
+        if !self.draws {
+            return;
+        }
+        let started = state.layer.get_or_insert_with(|| (ProgressBar::hidden(), Instant::now()));
+        if started.0.is_hidden() && QUIET < started.1.elapsed() {
+            started.0 = bar(total, "writing layer");
+        }
+        started.0.set_position(done);
+    }
+
+    fn blob_progress(&self, state: &mut State, digest: Digest, done: u64, total: u64) {
+        let quiet = state.started.is_none_or(|it| it.elapsed() < QUIET);
+        if !self.draws || quiet {
+            return;
+        }
+        state.blobs.entry(digest).or_insert_with(|| bar(total, &short(&digest))).set_position(done);
+    }
+}
+
+fn bar(total: u64, name: &str) -> ProgressBar {
+    let template = "        {prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    let bar = super::drawn().add(ProgressBar::new(total).with_style(style));
+    bar.set_prefix(name.to_owned());
+    bar
+}
+
+fn step(number: usize, total: usize, stage: &str, text: &str) -> String {
+    let text = text.lines().next().unwrap_or_default();
+    match stage {
+        "" => format!("[{number}/{total}] {text}"),
+        stage => format!("[{stage} {number}/{total}] {text}"),
+    }
+}
+
+fn layer(entries: usize, content: u64, size: u64, digest: &Digest) -> String {
+    let entries = match entries {
+        1 => "1 entry".to_owned(),
+        count => format!("{count} entries"),
+    };
+    let (content, size) = (size::bytes(content), size::bytes(size));
+    format!("        {entries}, {content}, compressed {size}, {}", short(digest))
+}
+
+fn built(digest: &Digest, cached: bool, layers: usize, size: u64) -> String {
+    let layers = match layers {
+        1 => "1 layer".to_owned(),
+        count => format!("{count} layers"),
+    };
+    let again = if cached { ", nothing new" } else { "" };
+    format!("image {digest} ({layers}, {}{again})", size::bytes(size))
+}
+
+fn carried(state: &State, direction: Direction, name: &str, digest: &Digest) -> String {
+    let time = state.started.map(|it| it.elapsed()).unwrap_or_default();
+    let done = match direction {
+        Direction::Pull => "pulled",
+        Direction::Push => "pushed",
+    };
+    let what = match (state.carried, state.skipped) {
+        (0, _) => "nothing new".to_owned(),
+        (carried, 0) => size::bytes(carried),
+        (carried, skipped) => format!("{}, {skipped} blobs were there", size::bytes(carried)),
+    };
+    format!("{done} {name} {} ({what}, {})", short(digest), size::time(time))
+}
+
+fn verb(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Pull => "pulling",
+        Direction::Push => "pushing",
+    }
+}
+
+/// The first digits of a digest: enough for people to tell blobs apart.
+fn short(digest: &Digest) -> String {
+    format!("sha256:{}", &digest.hex()[..12])
+}

@@ -1,0 +1,156 @@
+//! What a person is told when something goes wrong, and the exit status that a script gets.
+
+use std::{error::Error, fmt, process::ExitCode};
+
+/// Whose fault it is, and so what to do about it. The exit statuses are documented in README.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The user's own build, or the rollout of the user's own service, failed.
+    Build,
+    /// A file or an argument is wrong: trying again won't help.
+    Input,
+    /// The machine, the network, or a service failed: trying again may help.
+    Outside,
+    /// rbuild itself was told to stop by this signal.
+    Stopped(i32),
+}
+
+/// A failure, with all that is known about it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    message: String,
+    excerpt: Option<String>,
+    cause: Option<Box<dyn Error>>,
+    note: Option<String>,
+    hint: Option<String>,
+}
+
+impl Kind {
+    /// The exit status.
+    pub(crate) fn status(self) -> u8 {
+        match self {
+            Self::Build => 1,
+            Self::Input => 2,
+            Self::Outside => 3,
+            Self::Stopped(signal) => 128 + u8::try_from(signal).unwrap_or_default(),
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), excerpt: None, cause: None, note: None, hint: None }
+    }
+
+    /// A failure that says what an error says, and what caused it.
+    pub(crate) fn of(kind: Kind, error: impl Error + 'static) -> Self {
+        let message = error.to_string();
+        Self { cause: Some(Box::new(Told(Box::new(error)))), ..Self::new(kind, message) }
+    }
+
+    pub(crate) fn because(self, cause: impl Error + 'static) -> Self {
+        Self { cause: Some(Box::new(cause)), ..self }
+    }
+
+    pub(crate) fn excerpt(self, excerpt: String) -> Self {
+        Self { excerpt: Some(excerpt), ..self }
+    }
+
+    pub(crate) fn note(self, note: String) -> Self {
+        Self { note: Some(note), ..self }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn hint_if(self, hint: Option<impl Into<String>>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+}
+
+/// An error whose own text was told already: only what caused it is left to say.
+#[derive(Debug)]
+struct Told(Box<dyn Error>);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Told {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        if let Some(excerpt) = &self.excerpt {
+            write!(f, "\n{excerpt}")?;
+        }
+        let mut last = self.message.clone();
+        let mut next = self.cause.as_deref();
+        while let Some(cause) = next {
+            // Errors that pass on another's text would say it twice.
+            let text = cause.to_string();
+            if text != last {
+                write!(f, "\ncaused by: {text}")?;
+            }
+            last = text;
+            next = cause.source();
+        }
+        if let Some(note) = &self.note {
+            write!(f, "\n{note}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Kind> for ExitCode {
+    fn from(kind: Kind) -> Self {
+        Self::from(kind.status())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn tells_what_why_and_what_to_do() {
+        let failure = Failure::new(Kind::Outside, "layer sha256:ab could not be uploaded")
+            .because(io::Error::other("connection reset"))
+            .hint("run the command again: layers that were uploaded are kept");
+        expect![[r"
+            error: layer sha256:ab could not be uploaded
+            caused by: connection reset
+            hint: run the command again: layers that were uploaded are kept"]]
+        .assert_eq(&failure.to_string());
+    }
+
+    #[test]
+    fn a_text_is_told_once() {
+        let failure = Failure::of(Kind::Input, io::Error::other(io::Error::other("no")));
+        assert_eq!(failure.to_string(), "error: no");
+    }
+
+    #[test]
+    fn every_kind_has_its_status() {
+        let kinds = [Kind::Build, Kind::Input, Kind::Outside, Kind::Stopped(2)];
+        assert_eq!(kinds.map(Kind::status), [1, 2, 3, 130]);
+    }
+}

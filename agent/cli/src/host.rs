@@ -1,0 +1,140 @@
+//! What is known of this machine and process: the environment, the clock, the terminal, signals.
+//!
+//! **Architecture invariant:** the only module that reads the environment and the clock.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+    process,
+    time::{Duration, SystemTime},
+};
+
+use rbuild_imagebuilder::config::Platform;
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+
+use crate::{
+    console,
+    failure::{Failure, Kind},
+};
+
+/// The value of a variable; one that is empty counts as not set.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|it| !it.is_empty())
+}
+
+/// All variables.
+pub(crate) fn variables() -> BTreeMap<OsString, OsString> {
+    env::vars_os().collect()
+}
+
+/// The time since 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the clock")]
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The time that `SOURCE_DATE_EPOCH` fixes, in seconds since 1970
+/// (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+pub(crate) fn source_date_epoch() -> Result<Option<i64>, Failure> {
+    let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    match text.parse::<u32>() {
+        Ok(seconds) => Ok(Some(seconds.into())),
+        Err(_) => {
+            let message = format!("SOURCE_DATE_EPOCH is `{text}`, which is no time");
+            Err(Failure::new(Kind::Input, message)
+                .hint("give the seconds since 1970, e.g., the output of `git log -1 --format=%ct`"))
+        }
+    }
+}
+
+/// The platform that images are for: this machine's.
+pub(crate) fn platform() -> Platform {
+    Platform::linux(env::consts::ARCH)
+}
+
+/// Whether this process was started to supervise the processes of a build.
+pub(crate) fn is_supervisor() -> bool {
+    env::args_os().nth(1).is_some_and(|it| it == rbuild_agent::shell::SUPERVISE)
+}
+
+/// Whether a person looks at both streams, so that progress can be drawn over what scrolls.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
+/// The store's folder: what is asked for, or a folder in the user's cache.
+pub(crate) fn store_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
+    match asked {
+        Some(folder) => Ok(folder.to_owned()),
+        None => user_folder("XDG_CACHE_HOME", ".cache").ok_or_else(|| {
+            Failure::new(Kind::Input, "there is no place for the store: HOME is not set")
+                .hint("set HOME, or name a folder with --store")
+        }),
+    }
+}
+
+/// A folder of the user's for files of rbuild.
+pub(crate) fn user_folder(variable_name: &str, below_home: &str) -> Option<PathBuf> {
+    let base = match variable(variable_name).map(PathBuf::from).filter(|it| it.is_absolute()) {
+        Some(folder) => folder,
+        None => home()?.join(below_home),
+    };
+    Some(base.join("rbuild"))
+}
+
+/// The user's home.
+pub(crate) fn home() -> Option<PathBuf> {
+    variable("HOME").map(PathBuf::from)
+}
+
+/// This program, to start it again.
+pub(crate) fn program() -> Result<PathBuf, Failure> {
+    env::current_exe().map_err(|err| {
+        Failure::new(Kind::Outside, "the program's own file was not found")
+            .because(err)
+            .hint("rbuild needs /proc for this")
+    })
+}
+
+/// The current folder.
+pub(crate) fn current_folder() -> Result<PathBuf, Failure> {
+    env::current_dir().map_err(|err| {
+        Failure::new(Kind::Input, "the current folder could not be read").because(err)
+    })
+}
+
+/// Ends the process with 128 plus the number when a signal asks for it, and says so.
+///
+/// For commands that may stop anywhere: the store holds nothing that is half-written.
+pub(crate) fn stop_on_signals() -> Result<(), Failure> {
+    let mut signals = Signals::new(TERM_SIGNALS)
+        .map_err(|err| Failure::new(Kind::Outside, "signals could not be watched").because(err))?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            console::clear();
+            let kind = Kind::Stopped(signal);
+            let failure = Failure::new(kind, format!("stopped by {}", signal_name(signal)))
+                .hint("run it again: what was finished is kept, and nothing is half-written");
+            console::print_error(&failure);
+            stop(kind);
+        }
+    });
+    Ok(())
+}
+
+#[expect(clippy::exit, reason = "other threads may be anywhere, and there is nothing to undo")]
+fn stop(kind: Kind) {
+    process::exit(i32::from(kind.status()));
+}
+
+/// The name of a signal, for people.
+pub(crate) fn signal_name(signal: i32) -> String {
+    match signal_hook::low_level::signal_name(signal) {
+        Some(name) => name.to_owned(),
+        None => format!("signal {signal}"),
+    }
+}
