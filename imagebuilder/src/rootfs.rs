@@ -357,10 +357,8 @@ impl Upper {
 }
 
 fn point(tree: &mut Tree, paths: &[TreePath], file: &Path) {
-    for (path, entry) in tree.entries_mut() {
-        if paths.contains(path)
-            && let Kind::File(content) = &mut entry.kind
-        {
+    for path in paths {
+        if let Some(Entry { kind: Kind::File(content), .. }) = tree.get_mut(path) {
             content.origin = ContentOrigin::File(file.to_owned());
         }
     }

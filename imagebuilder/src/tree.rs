@@ -8,6 +8,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io,
+    ops::Bound,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -194,6 +195,16 @@ impl TreePath {
         }
     }
 
+    /// The paths between which all that lies below sorts, and nothing else.
+    fn range_below(&self) -> (Bound<Self>, Bound<Self>) {
+        if self.is_root() {
+            return (Bound::Excluded(Self::ROOT), Bound::Unbounded);
+        }
+        let from = [self.as_bytes(), b"/"].concat();
+        let to = [self.as_bytes(), b"0"].concat(); // `0` follows `/`
+        (Bound::Included(Self(from)), Bound::Excluded(Self(to)))
+    }
+
     /// The folder that it is in; none for the root.
     pub fn parent(&self) -> Option<Self> {
         if self.is_root() {
@@ -296,9 +307,9 @@ impl Tree {
         self.entries.iter()
     }
 
-    /// All entries, to change them.
-    pub fn entries_mut(&mut self) -> impl Iterator<Item = (&TreePath, &mut Entry)> {
-        self.entries.iter_mut()
+    /// The entry at `path`, to change it.
+    pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Entry> {
+        self.entries.get_mut(path)
     }
 
     /// Whether there is nothing in it.
@@ -323,10 +334,8 @@ impl Tree {
             self.entries.retain(|it, _| it.is_root());
             return;
         }
-        let from = TreePath([path.as_bytes(), b"/"].concat());
-        let to = TreePath([path.as_bytes(), b"0"].concat()); // `0` follows `/`
         let below: Vec<TreePath> =
-            self.entries.range(from..to).map(|(path, _)| path.clone()).collect();
+            self.entries.range(path.range_below()).map(|(path, _)| path.clone()).collect();
         for path in below {
             self.entries.remove(&path);
         }
@@ -337,7 +346,8 @@ impl Tree {
         &'a self,
         base: &'a TreePath,
     ) -> impl Iterator<Item = (&'a TreePath, &'a Entry)> {
-        self.entries.range(base.clone()..).filter(|(path, _)| path.relative_to(base).is_some())
+        let itself = self.entries.get_key_value(base);
+        itself.into_iter().chain(self.entries.range(base.range_below()))
     }
 
     /// The names directly in the folder `base`.

@@ -41,19 +41,24 @@ impl BuildLog {
             self.is_in_line = bytes.last().map_or(self.is_in_line, |last| *last != b'\n');
             return out.write_all(bytes);
         }
-        let mut text = String::new();
+        let mut text = Vec::new();
         if matches!(event, Event::CommandFinished { .. }) {
-            text.push_str(if self.is_in_line { "\n\n" } else { "\n" });
-            self.is_in_line = false;
+            self.end_line(&mut text);
+            text.push(b'\n');
         }
         for message in messages(event) {
-            if self.is_in_line {
-                text.push('\n');
-                self.is_in_line = false;
-            }
-            text.push_str(&format!("[Container] {time} {message}\n"));
+            self.end_line(&mut text);
+            writeln!(text, "[Container] {time} {message}")?;
         }
-        out.write_all(text.as_bytes())
+        out.write_all(&text)
+    }
+
+    /// Ends the line that a command has begun.
+    fn end_line(&mut self, text: &mut Vec<u8>) {
+        if self.is_in_line {
+            text.push(b'\n');
+        }
+        self.is_in_line = false;
     }
 }
 
@@ -122,15 +127,14 @@ fn unknown_keys(keys: &[UnknownKey]) -> String {
     let mut sections: Vec<&str> = keys.iter().map(|it| it.section.as_str()).collect();
     sections.sort_unstable();
     sections.dedup();
-    let mut text = "Found possible syntax errors in buildspec: ".to_owned();
+    let mut lines = vec!["Found possible syntax errors in buildspec: ".to_owned()];
     for section in sections {
-        text.push_str(&format!("\nIn the section {section}"));
-        text.push_str("\n    The following keys cannot be identified:");
-        for it in keys.iter().filter(|it| it.section == section) {
-            text.push_str(&format!("\n        {}", it.key));
-        }
+        lines.push(format!("In the section {section}"));
+        lines.push("    The following keys cannot be identified:".to_owned());
+        let keys = keys.iter().filter(|it| it.section == section);
+        lines.extend(keys.map(|it| format!("        {}", it.key)));
     }
-    text
+    lines.join("\n")
 }
 
 /// The status code and the message of a phase that failed.

@@ -22,7 +22,9 @@ pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),
-        Command::Version => console::print_data(concat!("rbuild ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version => {
+            console::print_data(concat!("rbuild ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
     }
 }
 

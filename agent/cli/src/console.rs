@@ -60,6 +60,17 @@ pub(crate) fn clear() {
     let _ = drawn().clear();
 }
 
+/// Rows as lines, with columns as wide as they have to be.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|it| width(it).unwrap_or_default()).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
 /// What is wrong with the arguments, or the help that was asked for.
 pub(crate) fn print_usage(err: &clap::Error) -> ExitCode {
     // There is nobody to tell if the terminal is gone.

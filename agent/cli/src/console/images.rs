@@ -103,7 +103,8 @@ impl Images {
 }
 
 fn bar(total: u64, name: &str) -> ProgressBar {
-    let template = "        {prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
+    let template =
+        "        {prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
@@ -113,7 +114,7 @@ fn bar(total: u64, name: &str) -> ProgressBar {
 }
 
 fn step(number: usize, total: usize, stage: &str, text: &str) -> String {
-    let text = text.lines().next().unwrap_or_default();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match stage {
         "" => format!("[{number}/{total}] {text}"),
         stage => format!("[{stage} {number}/{total}] {text}"),

@@ -22,7 +22,9 @@ use rbuild_imagebuilder::{
 };
 use serde_json::json;
 
-use super::{catalog_failure, layout_failure, name, store, store_failure, transfer::transfer_failure};
+use super::{
+    catalog_failure, layout_failure, name, store, store_failure, transfer::transfer_failure,
+};
 use crate::{
     args::{Global, ImageBuild},
     console::{self, excerpt::excerpt, images::Images},
@@ -89,9 +91,7 @@ fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), F
     if !args.json {
         return console::print_line(&digest);
     }
-    let layer = |it: &rbuild_imagebuilder::image::Layer| {
-        json!({ "digest": it.digest.to_string(), "size": it.size, "mediaType": it.media_type })
-    };
+    let layer = |it: &rbuild_imagebuilder::image::Layer| json!({ "digest": it.digest.to_string(), "size": it.size, "mediaType": it.media_type });
     let report = json!({
         "digest": digest,
         "id": built.image.config_digest().to_string(),

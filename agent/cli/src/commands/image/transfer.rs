@@ -85,9 +85,10 @@ fn registry_failure(err: RegistryError) -> Failure {
         RegistryError::NotFound { .. } => {
             (Kind::Input, "look at the name; on ECR the repository has to be created first")
         }
-        RegistryError::Unauthorized { had_credential: false, .. } => {
-            (Kind::Outside, "log in first: `docker login` writes ~/.docker/config.json, which rbuild reads")
-        }
+        RegistryError::Unauthorized { had_credential: false, .. } => (
+            Kind::Outside,
+            "log in first: `docker login` writes ~/.docker/config.json, which rbuild reads",
+        ),
         RegistryError::Unauthorized { .. } | RegistryError::Denied { .. } => {
             (Kind::Outside, "look at the credential for this registry, and at what it may do")
         }

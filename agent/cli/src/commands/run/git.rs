@@ -20,7 +20,9 @@ pub(super) fn ask(folder: &Path) -> Git {
     }
     let commit = git(folder, &["rev-parse", "--verify", "--quiet", "HEAD"]);
     Git {
-        branch: commit.as_ref().and_then(|_| git(folder, &["symbolic-ref", "--short", "-q", "HEAD"])),
+        branch: commit
+            .as_ref()
+            .and_then(|_| git(folder, &["symbolic-ref", "--short", "-q", "HEAD"])),
         url: git(folder, &["config", "--get", "remote.origin.url"]).map(|it| without_password(&it)),
         commit,
     }
