@@ -88,7 +88,8 @@ pub fn run(
     artifacts: &mut dyn Artifacts,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, RunError> {
-    let mut build = Build { plan, shell, artifacts, emit, failure: None, packed: None };
+    let mut build =
+        Build { plan, shell, artifacts, emit, succeeding: true, failure: None, packed: None };
     let mut next = Some(Stage::FIRST);
     while let Some(stage) = next {
         match build.stage(stage)? {
@@ -115,6 +116,8 @@ struct Build<'a> {
     shell: &'a mut dyn Shell,
     artifacts: &'a mut dyn Artifacts,
     emit: &'a mut dyn FnMut(Event<'_>),
+    /// Whether no command failed so far.
+    succeeding: bool,
     /// The first thing that failed.
     failure: Option<Failure>,
     packed: Option<Packed>,
@@ -192,12 +195,11 @@ impl Build<'_> {
     /// Runs the commands of a phase, and then its `finally`, whatever came before.
     fn phase(&mut self, phase: Phase) -> Result<Result<(), Break>, RunError> {
         let stage = Stage::Commands(phase);
-        let commands = self.commands(stage, self.plan.commands(phase), self.failure.is_none())?;
+        let commands = self.commands(stage, self.plan.commands(phase))?;
         if let Err(Break::Stopped(_)) = commands {
             return Ok(commands);
         }
-        let succeeding = self.failure.is_none() && commands.is_ok();
-        let finally = self.commands(stage, self.plan.finally(phase), succeeding)?;
+        let finally = self.commands(stage, self.plan.finally(phase))?;
         Ok(match (commands, finally) {
             (_, Err(Break::Stopped(signal))) => Err(Break::Stopped(signal)),
             (commands, finally) => commands.and(finally),
@@ -209,12 +211,11 @@ impl Build<'_> {
         &mut self,
         stage: Stage,
         commands: &[Command],
-        succeeding: bool,
     ) -> Result<Result<(), Break>, RunError> {
         for command in commands {
             let emit = &mut *self.emit;
             emit(Event::CommandStarted(command));
-            let line = CommandLine { text: &command.text, succeeding };
+            let line = CommandLine { text: &command.text, succeeding: self.succeeding };
             let end = self
                 .shell
                 .run(line, &mut |bytes| emit(Event::Output(bytes)))
@@ -224,6 +225,7 @@ impl Build<'_> {
                 End::Exited(0) => {}
                 End::Stopped(signal) => return Ok(Err(Break::Stopped(signal))),
                 End::Exited(_) | End::Killed(_) => {
+                    self.succeeding = false;
                     let reason = Reason::Command { command: command.clone(), end };
                     return Ok(Err(Break::Failed(reason)));
                 }
@@ -261,7 +263,7 @@ impl Build<'_> {
         }
         let emit = &mut *self.emit;
         let stage = Stage::UploadArtifacts;
-        let expansion = Expansion { words: &words, succeeding: self.failure.is_none() };
+        let expansion = Expansion { words: &words, succeeding: self.succeeding };
         let expanded = self
             .shell
             .expand(expansion, &mut |bytes| emit(Event::Output(bytes)))

@@ -628,7 +628,8 @@ mod tests {
                 format!("{it}: &{it} [*{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}, *{of}]\n")
             }),
         );
-        let keys: String = (0..20_000).map(|it| format!("  k{it}: x\n")).collect();
+        let keys: Vec<String> = (0..20_000).map(|it| format!("  k{it}: x\n")).collect();
+        let keys = keys.concat();
         let wide = format!("a: &a\n{keys}b: {{<<: *a, k1: y}}\nc: {{<<: *a}}\n");
         let staircase = (0..2000).map(|it| format!("{}a:\n", " ".repeat(it)));
         for (name, text) in [

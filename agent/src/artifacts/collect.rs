@@ -38,7 +38,7 @@ pub(super) fn collect(
     if found.is_empty() {
         return Err(ArtifactsError::NoFiles);
     }
-    let files = name_all(found, selection.discard_paths, emit);
+    let files = name_all(found, selection, emit);
     emit(Event::FilesFound(files.len()));
     Ok(files)
 }
@@ -175,14 +175,14 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 /// Gives each file its name. Of those with the same name, the last one is taken.
 fn name_all(
     mut found: Vec<Source>,
-    discard_paths: bool,
+    selection: &Selection,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> Vec<Source> {
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup();
     let mut named: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for Source { name, path } in found {
-        let base = name.file_name().filter(|_| discard_paths).map(PathBuf::from);
+        let base = name.file_name().filter(|_| selection.discard_paths).map(PathBuf::from);
         let name = base.unwrap_or(name);
         if let Some(dropped) = named.insert(name.clone(), path.clone()) {
             emit(Event::NameCollision { name: &name, kept: &path, dropped: &dropped });

@@ -200,6 +200,30 @@ fn files_of_windows_are_read() {
 }
 
 #[test]
+fn commands_are_written_in_many_ways() {
+    check(
+        "# a comment\nversion: 0.2\nphases:\n  build:\n    commands:\n    - same indent   # comment\n    - |\n      if x; then\n      \techo tab\n      fi\n    - >\n      folded\n      text\n    - plain text\n      goes on \\\n      here\n    - 'it''s: quoted'\n    - \"a: b\\tc\"\n    - cat <<-EOF > x\n    - \"two\n      lines\"\n    - |+\n      keep\n\n    - |2\n        indented\n    - a#b:c http://x:80\n    - -x\n    - '*'\n    - yes\n",
+        expect![[r#"
+            BUILD
+              6:7 "same indent"
+              8:7 "if x; then\n\techo tab\nfi\n"
+              12:7 "folded text\n"
+              14:7 "plain text goes on \\ here"
+              17:7 "it's: quoted"
+              18:7 "a: b\tc"
+              19:7 "cat <<-EOF > x"
+              20:7 "two lines"
+              23:7 "keep\n\n"
+              26:7 "  indented\n"
+              27:7 "a#b:c http://x:80"
+              28:7 "-x"
+              29:7 "*"
+              30:7 "yes"
+        "#]],
+    );
+}
+
+#[test]
 fn a_colon_in_a_command_is_explained() {
     check(
         "version: 0.2
@@ -259,7 +283,6 @@ artifacts:
   enable-symlinks: yes
   s3-prefix: x
   secondary-artifacts: {x: {files: x}}
-  type: zip
 cache: {paths: [x]}
 ",
         expect![[r#"
@@ -280,8 +303,7 @@ cache: {paths: [x]}
             24:3 `artifacts.enable-symlinks` is not supported yet
             25:3 `artifacts.s3-prefix` is not supported yet
             26:3 `artifacts.secondary-artifacts` is not supported yet
-            27:3 `artifacts.type` is not supported yet
-            28:1 `cache` is not supported yet
+            27:1 `cache` is not supported yet
         "#]],
     );
 }
@@ -301,6 +323,7 @@ phases:
 artifacts:
   file: x
   files: y
+  type: zip
 ",
         expect![[r#"
             BUILD
@@ -311,6 +334,7 @@ artifacts:
             8:5 unknown in BUILD: comands, not Some("commands")
             9:5 unknown in BUILD: runtime-versions, not None
             11:3 unknown in artifacts: file, not Some("files")
+            13:3 unknown in artifacts: type, not None
         "#]],
     );
 }

@@ -39,7 +39,7 @@ const PHASE: Section =
 
 const ARTIFACTS: Section = Section {
     read: &["files", "base-directory", "discard-paths", "name"],
-    refused: &["exclude-paths", "enable-symlinks", "s3-prefix", "secondary-artifacts", "type"],
+    refused: &["exclude-paths", "enable-symlinks", "s3-prefix", "secondary-artifacts"],
 };
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Buildspec, Vec<Problem>> {

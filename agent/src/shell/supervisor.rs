@@ -270,4 +270,6 @@ fn ignore_signals() {
     for it in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2] {
         signal(it.as_raw(), nothing);
     }
+    // Whoever started rbuild may ignore this one, and then no process could be waited for.
+    signal(Signal::CHILD.as_raw(), nothing);
 }

@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "1 warning" >&2
+exit 4

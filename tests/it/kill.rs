@@ -1,0 +1,307 @@
+//! Killed at any instant, the program leaves a store and a registry with which the next run
+//! succeeds; nothing half-written is ever visible.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use rbuild_tests::{Run, Sandbox, peers, servers::Registry, store};
+use regex::Regex;
+use rustix::process::Signal;
+
+use crate::{EPOCH, digest, digest_of, is_soak, report, sandbox};
+
+/// What changes files, and what sends to a registry. A question mark: not on every architecture.
+const CALLS: [&str; 19] = [
+    "write",
+    "writev",
+    "pwrite64",
+    "sendto",
+    "sendmsg",
+    "?rename",
+    "renameat",
+    "?renameat2",
+    "?link",
+    "linkat",
+    "fsync",
+    "fdatasync",
+    "openat",
+    "?mkdir",
+    "mkdirat",
+    "?unlink",
+    "unlinkat",
+    "ftruncate",
+    "copy_file_range",
+];
+
+/// How many kills there were, and how many came while something was being written.
+#[derive(Debug, Default)]
+struct Tally {
+    kills: usize,
+    mid_write: usize,
+}
+
+impl Tally {
+    fn count(&mut self, store: &Path) {
+        self.kills += 1;
+        self.mid_write += usize::from(0 < store::unfinished(store));
+    }
+
+    /// Counts a kill of a push: mid-write is when the registry has blobs of it, and no manifest yet.
+    fn count_push(&mut self, repository: &str) {
+        let requests = Registry::shared().requests(repository);
+        let has = |part: &str| requests.iter().any(|it| it.starts_with('P') && it.contains(part));
+        self.kills += 1;
+        self.mid_write += usize::from(has("/blobs/uploads/") && !has("/manifests/"));
+    }
+
+    fn report(&self, what: &str) {
+        let Self { kills, mid_write } = self;
+        report(&format!("kill: {kills} kills of a {what}, {mid_write} of them mid-write"));
+    }
+}
+
+#[test]
+fn a_build_that_is_killed_at_a_system_call_is_built_by_the_next_run() {
+    let sandbox = sandbox_with_layers(200_000);
+    let want = digest(build_in(&sandbox, "want").ok().line());
+    let mut tally = Tally::default();
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("{}-{number}", call.trim_start_matches('?'));
+            if !is_killed(build_in(&sandbox, name), call, number) {
+                break;
+            }
+            let store = sandbox.path().join(name);
+            tally.count(&store);
+            store::assert_nothing_is_half_written(&store);
+            assert_only_whole_images_are_listed(&sandbox, name);
+            assert_eq!(digest(build_in(&sandbox, name).ok().line()), want, "after {name}");
+            store::assert_nothing_is_half_written(&store);
+            fs::remove_dir_all(store).expect("store that is removed");
+        }
+    }
+    tally.report("build, each at a system call");
+    assert!(20 < tally.kills && 0 < tally.mid_write, "too few to show anything: {tally:?}");
+}
+
+#[test]
+fn a_push_that_is_killed_at_a_system_call_is_finished_by_the_next() {
+    let sandbox = sandbox_with_layers(200_000);
+    let built = digest(build_in(&sandbox, "store").ok().line());
+    let mut tally = Tally::default();
+    for call in CALLS {
+        for number in numbers() {
+            // A repository of its own, in which nothing exists yet.
+            let repository = format!("killed/{}-{number}", call.trim_start_matches('?'));
+            let image = Registry::shared().image(&format!("{repository}:1"));
+            sandbox.rbuild(["image", "tag", "built:1", &image]).ok();
+            if !is_killed(sandbox.rbuild(["image", "push", &image]), call, number) {
+                break;
+            }
+            tally.count_push(&repository);
+            store::assert_nothing_is_half_written(&sandbox.store());
+            let pushed = sandbox.rbuild(["image", "push", &image]).ok();
+            assert_eq!(digest_of(pushed.line()), built, "after {repository}");
+            let copy = sandbox.path().join("copy");
+            peers::skopeo_copy(&image, &copy, "");
+            fs::remove_dir_all(copy).expect("copy that is removed");
+        }
+    }
+    tally.report("push, each at a system call");
+    assert!(10 < tally.kills && 0 < tally.mid_write, "too few to show anything: {tally:?}");
+}
+
+#[test]
+fn a_build_that_is_killed_while_it_writes_is_built_by_the_next_run() {
+    let sandbox = sandbox_with_layers(6_000_000);
+    let start = Instant::now();
+    let want = digest(build_in(&sandbox, "want").ok().line());
+    let whole = start.elapsed();
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut tally = Tally::default();
+    for number in 0..if is_soak() { 300 } else { 8 } {
+        let name = &format!("random-{number}");
+        let store = sandbox.path().join(name);
+        let mut running = build_in(&sandbox, name).start();
+        running.process().until(whole * 10, |_| (0 < store::unfinished(&store)).then_some(()));
+        running.process().ends_within(whole.mul_f64(random.f64() * 0.7));
+        running.signal(Signal::KILL);
+        if running.finish().status.signal().is_some() {
+            tally.count(&store);
+        }
+        store::assert_nothing_is_half_written(&store);
+        assert_eq!(digest(build_in(&sandbox, name).ok().line()), want, "after {name}");
+        store::assert_nothing_is_half_written(&store);
+        fs::remove_dir_all(store).expect("store that is removed");
+    }
+    tally.report("build, each at a random moment");
+    assert!(2 < tally.kills && 0 < tally.mid_write, "too few to show anything: {tally:?}");
+}
+
+/// A kill cannot show that a sync is missing: only a machine that loses its power does. So the order
+/// of the calls is looked at.
+#[test]
+fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
+    let sandbox = sandbox_with_layers(1000);
+    let log = sandbox.path().join("calls");
+    let calls = "trace=fsync,fdatasync,?rename,renameat,?renameat2,?link,linkat";
+    let words = ["strace", "-f", "-y", "-qq", "-e", "signal=none", "-e", calls, "-o"];
+    let words = words.into_iter().map(str::to_owned).chain([log.display().to_string()]);
+    build_in(&sandbox, "store").under(words).ok();
+    let calls = read_calls(&fs::read_to_string(log).expect("log of strace"));
+    let store = sandbox.store();
+    let named: Vec<_> = (0..calls.len()).filter(|at| is_naming(&calls[*at], &store)).collect();
+    for at in &named {
+        let [from, to] = &calls[*at].paths[..] else { panic!("two paths: {:?}", calls[*at]) };
+        let is_sync = |call: &Call, path: &Path| call.is_sync() && call.paths == [path];
+        let before = calls[..*at].iter().any(|it| is_sync(it, from));
+        assert!(before, "{} is not synced before it is named {}", from.display(), to.display());
+        let folder = to.parent().expect("folder of a file");
+        let after = calls[*at..].iter().any(|it| is_sync(it, folder));
+        assert!(after, "{} is not synced after {} came", folder.display(), to.display());
+    }
+    let blobs = named.iter().filter(|at| calls[**at].paths[1].starts_with(store::blobs(&store)));
+    assert_eq!(blobs.count(), 5, "three layers, a config and a manifest: {calls:?}");
+}
+
+/// The numbers of the calls at which to kill: each in a long run, and ever fewer in a short one.
+fn numbers() -> Box<dyn Iterator<Item = usize>> {
+    if is_soak() {
+        return Box::new(1..);
+    }
+    let mut pair = (1, 2);
+    Box::new(std::iter::repeat_with(move || {
+        let number = pair.0;
+        pair = (pair.1, pair.0 + pair.1);
+        number
+    }))
+}
+
+/// Runs it to the call with this number (of whichever thread comes first) and kills it there.
+/// Whether there was such a call.
+#[track_caller]
+fn is_killed(run: Run, call: &str, number: usize) -> bool {
+    peers::need("strace", "strace");
+    let inject = format!("inject={call}:signal=KILL:when={number}");
+    let trace = format!("trace={call}");
+    let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    let finished = run.under(words).go();
+    let is_killed = finished.status.signal() == Some(Signal::KILL.as_raw());
+    assert!(is_killed || finished.status.success(), "{call} {number}: {finished}");
+    is_killed
+}
+
+/// A sandbox whose image has three layers, the first of so many bytes that do not compress.
+fn sandbox_with_layers(size: usize) -> Sandbox {
+    let dockerfile = "FROM scratch\nCOPY large /\nCOPY small /small\nCOPY Dockerfile /\n";
+    let sandbox = sandbox(&[("ctx/Dockerfile", dockerfile)]);
+    let mut random = fastrand::Rng::with_seed(1);
+    let large: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
+    sandbox.write("ctx/large", large);
+    for number in 0..20 {
+        sandbox.write(format!("ctx/small/{number}"), number.to_string());
+    }
+    sandbox
+}
+
+/// A build into a store of that name.
+fn build_in(sandbox: &Sandbox, store: &str) -> Run {
+    let args = ["image", "build", "-t", "built:1", "ctx"];
+    let run = sandbox.rbuild(args).env("RBUILD_STORE", sandbox.path().join(store));
+    run.env(EPOCH.0, EPOCH.1)
+}
+
+/// What is listed after a kill must be there as a whole.
+#[track_caller]
+fn assert_only_whole_images_are_listed(sandbox: &Sandbox, store: &str) {
+    let store = sandbox.path().join(store);
+    let rbuild = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &store).ok();
+    if rbuild(&["image", "ls"]).stdout.contains("built") {
+        let saved = store.join("../saved").display().to_string();
+        rbuild(&["image", "save", "--format", "oci", "-o", &saved, "built:1"]);
+        assert_eq!(store::assert_every_blob_is_whole(Path::new(&saved)), 5);
+        fs::remove_dir_all(saved).expect("layout that is removed");
+    }
+}
+
+/// A call of the system that strace saw succeed, and the paths that it was about.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    paths: Vec<PathBuf>,
+}
+
+impl Call {
+    fn is_sync(&self) -> bool {
+        ["fsync", "fdatasync"].contains(&&*self.name)
+    }
+}
+
+/// Whether a call gives something its name in the store.
+fn is_naming(call: &Call, store: &Path) -> bool {
+    let folders = ["blobs", "images", "names", "cache"].map(|it| store.join(it));
+    let to = call.paths.last();
+    !call.is_sync() && to.is_some_and(|to| folders.iter().any(|it| to.starts_with(it)))
+}
+
+/// The calls in a log of `strace -f -y`, in the order in which they returned.
+fn read_calls(log: &str) -> Vec<Call> {
+    let mut begun = HashMap::new();
+    log.lines().filter_map(|line| whole_line(line, &mut begun)).filter_map(|it| call(&it)).collect()
+}
+
+/// A line of the log, put together where another thread's came in between.
+fn whole_line(line: &str, begun: &mut HashMap<String, String>) -> Option<String> {
+    let (thread, text) = line.split_once(' ')?;
+    let text = text.trim_start();
+    if let Some(start) = text.strip_suffix("<unfinished ...>") {
+        begun.insert(thread.to_owned(), start.to_owned());
+        return None;
+    }
+    if !text.starts_with("<... ") {
+        return Some(text.to_owned());
+    }
+    let (_, end) = text.split_once("resumed>")?;
+    Some(begun.remove(thread)? + end)
+}
+
+fn call(text: &str) -> Option<Call> {
+    let (name, rest) = text.split_once('(')?;
+    let (arguments, result) = rest.rsplit_once(')')?;
+    if result.trim_start_matches([' ', '=']) != "0" {
+        return None;
+    }
+    // A path is in quotes, perhaps after the folder that it is relative to; a descriptor that stands
+    // alone is followed by its path.
+    let pattern = Regex::new(r#"(?:<([^>]*)>, )?"([^"]*)"|<([^>]*)>"#).expect("a pattern");
+    let paths = pattern.captures_iter(arguments).map(|found| {
+        // An absolute path takes the place of the folder before it.
+        found.iter().skip(1).flatten().map(|part| part.as_str()).collect()
+    });
+    Some(Call { name: name.to_owned(), paths: paths.collect() })
+}
+
+#[test]
+fn calls_are_read_from_a_log_of_strace() {
+    let log = "\
+        7  fsync(3</s/tmp/a> <unfinished ...>\n\
+        8  renameat2(AT_FDCWD</w>, \"/s/b\", 4</s>, \"c\", 0) = -1 ENOENT (No such file)\n\
+        7  <... fsync resumed>) = 0\n\
+        7  rename(\"/s/tmp/a\", \"/s/blobs/a\") = 0\n\
+        8  renameat(AT_FDCWD</w>, \"/s/b\", 4</s>, \"c\") = 0\n";
+    let calls: Vec<_> = read_calls(log).into_iter().map(|it| (it.name, it.paths)).collect();
+    let want = [
+        ("fsync", vec!["/s/tmp/a"]),
+        ("rename", vec!["/s/tmp/a", "/s/blobs/a"]),
+        ("renameat", vec!["/s/b", "/s/c"]),
+    ];
+    let want = want.map(|(name, paths)| {
+        (name.to_owned(), paths.into_iter().map(PathBuf::from).collect::<Vec<_>>())
+    });
+    assert_eq!(calls, want);
+}

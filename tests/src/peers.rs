@@ -1,0 +1,54 @@
+//! Programs that others wrote: what they read and run is what the rest of the world reads and runs.
+
+use std::{env, path::Path, path::PathBuf, process::Command};
+
+use crate::sandbox::PATH;
+
+/// The path of a program, which `package` of Debian brings.
+pub fn need(program: &str, package: &str) -> PathBuf {
+    let found = env::split_paths(PATH).map(|folder| folder.join(program)).find(|it| it.exists());
+    found.unwrap_or_else(|| {
+        panic!("`{program}` is missing: install Debian's `{package}` (`bash tests/run` does)")
+    })
+}
+
+/// Copies an image of a registry into an OCI layout, with `skopeo`.
+pub fn skopeo_copy(from: &str, layout: &Path, credentials: &str) {
+    let to = format!("oci:{}:latest", layout.display());
+    let from = format!("docker://{from}");
+    let mut args = vec!["copy", "--quiet", "--src-tls-verify=false"];
+    if credentials.is_empty() {
+        args.push("--src-no-creds");
+    } else {
+        args.extend(["--src-creds", credentials]);
+    }
+    args.extend([&*from, &*to]);
+    run("skopeo", "skopeo", &args);
+}
+
+/// The manifest digest by which a registry knows an image, as `skopeo` sees it.
+pub fn skopeo_digest(image: &str) -> String {
+    let image = format!("docker://{image}");
+    let args = ["inspect", "--tls-verify=false", "--no-creds", "--format", "{{.Digest}}", &image];
+    run("skopeo", "skopeo", &args).trim().to_owned()
+}
+
+/// Unpacks the only image of an OCI layout into a bundle (`rootfs` and `config.json`), with `umoci`.
+pub fn umoci_unpack(layout: &Path, bundle: &Path) {
+    let layout = layout.display().to_string();
+    let names = run("umoci", "umoci", &["list", "--layout", &layout]);
+    let [name] = names.lines().collect::<Vec<_>>()[..] else { panic!("one image: {names}") };
+    let image = format!("{layout}:{name}");
+    run("umoci", "umoci", &["unpack", "--image", &image, &bundle.display().to_string()]);
+}
+
+/// Runs a program to its end, which must be a good one; returns what it printed.
+#[track_caller]
+pub fn run(program: &str, package: &str, args: &[&str]) -> String {
+    let path = need(program, package);
+    let output = Command::new(path).args(args).output().expect("program that starts");
+    let [stdout, stderr] =
+        [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
+    assert!(output.status.success(), "{program} {args:?}: {}\n{stdout}\n{stderr}", output.status);
+    stdout
+}

@@ -1,0 +1,127 @@
+//! The registry that others wrote: docker-registry, in three ways to say who may.
+
+use std::{process::Command, sync::OnceLock};
+
+use crate::{
+    namespace::Namespace,
+    peers,
+    process::mortal,
+    scratch::Scratch,
+    servers::{Server, Tokens},
+};
+
+/// How a registry learns who asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Auth<'a> {
+    /// Everyone may do everything.
+    None,
+    /// One user with a password.
+    Basic(&'a str, &'a str),
+    /// Whoever has a token of this server.
+    Bearer(&'a Tokens),
+}
+
+/// A docker-registry that runs.
+#[derive(Debug)]
+pub struct Registry {
+    server: Server,
+}
+
+impl Registry {
+    /// Starts one.
+    pub fn start(auth: Auth<'_>) -> Self {
+        Self::start_as(mortal("docker-registry"), 0, auth)
+    }
+
+    /// Starts one inside, on a port that has a meaning.
+    pub fn start_in(namespace: &Namespace, port: u16, auth: Auth<'_>) -> Self {
+        let mut command = mortal("env");
+        command.args(namespace.enter("/")).arg("docker-registry");
+        Self::start_as(command, port, auth)
+    }
+
+    /// One for all tests of this process, without credentials: a test uses names of its own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Registry> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(Auth::None))
+    }
+
+    fn start_as(mut command: Command, port: u16, auth: Auth<'_>) -> Self {
+        peers::need("docker-registry", "docker-registry");
+        let dir = Scratch::new();
+        let data = dir.join("data");
+        let config = format!(
+            "version: 0.1\n\
+             log: {{level: error, accesslog: {{disabled: false}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+             http: {{addr: \"127.0.0.1:{port}\"}}\n{}",
+            data.display(),
+            auth_section(auth, &dir),
+        );
+        let config = dir.write("config.yml", config);
+        command.arg("serve").arg(config);
+        Self { server: Server::start(command, dir) }
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.server.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// The name of an image in it.
+    pub fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.host())
+    }
+
+    /// What it was asked about a repository so far: `METHOD PATH STATUS`, in order. The access log
+    /// is written before the client gets the answer.
+    pub fn requests(&self, repository: &str) -> Vec<String> {
+        let log = self.server.log();
+        let wanted = format!("/v2/{repository}/");
+        log.lines().filter_map(request).filter(|it| it.contains(&wanted)).collect()
+    }
+}
+
+/// The request in a line of an access log in the combined format.
+fn request(line: &str) -> Option<String> {
+    let mut parts = line.split('"').skip(1);
+    let (request, after) = (parts.next()?, parts.next()?);
+    let (request, _) = request.split_once(" HTTP/")?;
+    Some(format!("{request} {}", after.split_whitespace().next()?))
+}
+
+fn auth_section(auth: Auth<'_>, dir: &Scratch) -> String {
+    match auth {
+        Auth::None => String::new(),
+        Auth::Basic(user, password) => {
+            let args = ["-nbB", "-C", "4", user, password];
+            let line = peers::run("htpasswd", "apache2-utils", &args);
+            let path = dir.write("htpasswd", line);
+            format!("auth: {{htpasswd: {{realm: tests, path: {}}}}}\n", path.display())
+        }
+        Auth::Bearer(tokens) => format!(
+            "auth:\n  token: {{realm: \"{}\", service: {}, issuer: {}, rootcertbundle: {}}}\n",
+            tokens.realm(),
+            Tokens::SERVICE,
+            Tokens::ISSUER,
+            tokens.certificate().display(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_found_in_a_line_of_the_log() {
+        let line = r#"127.0.0.1 - - [23/Nov/2026:14:55:59 +0000] "GET /v2/x/tags/list HTTP/1.1" 404 109 "" "curl/7""#;
+        assert_eq!(request(line).as_deref(), Some("GET /v2/x/tags/list 404"));
+        assert_eq!(request(r#"time="2026" level=error msg="x""#), None);
+    }
+}
