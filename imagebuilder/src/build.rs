@@ -40,6 +40,9 @@ use crate::{
     tree::{PathError, TreePath},
 };
 
+/// The most bytes that the values of one stage may have: an image's config is not larger.
+const LARGEST_VALUES: usize = 4 << 20;
+
 /// What a build depends on.
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -150,6 +153,9 @@ pub enum BuildErrorKind {
     /// A port is none.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The values of a stage are too large.
+    #[error("the values of this stage have more than {LARGEST_VALUES} bytes")]
+    LargeValues,
     /// A signal is none.
     #[error("`{0}` is not the name or the number of a signal")]
     Signal(String),
@@ -236,8 +242,11 @@ struct Stage {
     history: Vec<History>,
     /// What lies in the layers; read when it is needed first.
     rootfs: Option<Rootfs>,
-    args: BTreeMap<String, String>,
+    /// What variables are replaced with: what ENV or ARG set last.
+    variables: BTreeMap<String, String>,
     has_command: bool,
+    /// The bytes that variables were replaced with so far.
+    expanded: usize,
     /// How many layers were made and not found.
     made: usize,
     warnings: Vec<String>,
@@ -245,24 +254,23 @@ struct Stage {
 
 impl Stage {
     fn start(inputs: &Inputs<'_>, base: &Base, stages: &[Self]) -> Result<Self, BuildErrorKind> {
-        let fresh = |config, layers| Self {
+        let fresh = |config: Config, layers| Self {
+            variables: config.env().into_iter().collect(),
             config,
             layers,
             history: Vec::new(),
             rootfs: None,
-            args: BTreeMap::new(),
             has_command: false,
+            expanded: 0,
             made: 0,
             warnings: Vec::new(),
         };
         match base {
             Base::Scratch => Ok(fresh(Config::scratch(inputs.platform), Vec::new())),
-            Base::Stage(number) => Ok(Self {
-                args: BTreeMap::new(),
-                has_command: false,
-                made: 0,
-                ..stages[*number].clone()
-            }),
+            // Its variables are inherited (Dockerfile reference, "ARG", "Scope").
+            Base::Stage(number) => {
+                Ok(Self { has_command: false, made: 0, ..stages[*number].clone() })
+            }
             Base::Image(_) | Base::Layout { .. } => {
                 let image = load_base(inputs, base)?;
                 if image.config.platform() != *inputs.platform {
@@ -271,7 +279,7 @@ impl Stage {
                 }
                 match image.config.on_build().into_iter().next() {
                     Some(trigger) => Err(BuildErrorKind::Trigger(trigger)),
-                    None => Ok(fresh(image.config, image.layers)),
+                    None => Ok(fresh(image.config.with_default_path(), image.layers)),
                 }
             }
         }
@@ -321,7 +329,9 @@ impl Stage {
         self.config = match command {
             Command::Arg(args) => return self.declare(inputs, args),
             Command::Env(pairs) => {
-                self.pairs(inputs, pairs)?.iter().fold(config, |it, (k, v)| it.with_env(k, v))
+                let pairs = self.pairs(inputs, pairs)?;
+                self.variables.extend(pairs.clone());
+                config.with_env(&pairs)
             }
             Command::Label(pairs) => {
                 self.pairs(inputs, pairs)?.iter().fold(config, |it, (k, v)| it.with_label(k, v))
@@ -389,9 +399,9 @@ impl Stage {
                     .cloned()
                     .or_else(|| steps::platform_args(inputs.platform).remove(&name.text)),
             };
-            match value {
-                Some(value) => drop(self.args.insert(name.text.clone(), value)),
-                None => drop(self.args.remove(&name.text)),
+            // One without a value leaves what was set before.
+            if let Some(value) = value {
+                self.variables.insert(name.text.clone(), value);
             }
         }
         Ok(())
@@ -423,16 +433,28 @@ impl Stage {
             .collect()
     }
 
-    /// Replaces the variables of a word; what ENV set wins over arguments.
+    /// Replaces the variables of a word.
     fn expand(&mut self, inputs: &Inputs<'_>, word: &Word) -> Result<String, BuildErrorKind> {
         let expanded = words::expand(&word.text, inputs.plan.escape, &|it| self.lookup(it))?;
         self.note_unset(&expanded.unset);
-        Ok(expanded.text)
+        self.expanded += expanded.text.len();
+        match self.expanded <= LARGEST_VALUES {
+            true => Ok(expanded.text),
+            false => Err(BuildErrorKind::LargeValues),
+        }
     }
 
     fn lookup(&self, name: &str) -> Option<String> {
-        let env = self.config.env().into_iter().find(|it| it.0 == name).map(|it| it.1);
-        env.or_else(|| self.args.get(name).cloned())
+        self.variables.get(name).cloned()
+    }
+
+    /// A pattern may match nothing (`COPY package.json yarn.lock* ./`), and that may be a mistake.
+    fn note_empty(&mut self, sources: &[String], found: &[sources::Found]) {
+        for (index, text) in sources.iter().enumerate() {
+            if found.iter().all(|it| it.source() != index) {
+                self.warnings.push(format!("`{text}` matches nothing"));
+            }
+        }
     }
 
     fn note_unset(&mut self, names: &[String]) {
@@ -454,7 +476,7 @@ impl Stage {
         self.config = self.config.clone().with_working_folder(&format!("/{path}"));
         let user = self.config.user();
         let key = self.key(inputs, "rbuild workdir 1").with(path.as_bytes()).with(&user).finish();
-        if let Some(done) = recall(inputs, &[key])? {
+        if let Some(done) = recall(inputs, key)? {
             return self.reuse(inputs, done, emit);
         }
         self.read_rootfs(inputs)?;
@@ -498,14 +520,18 @@ impl Stage {
         match from {
             None => {
                 if what.unpacks {
-                    refuse_archives(inputs.context, &job.sources)?;
+                    refuse_remote(&job.sources)?;
                 }
                 let found = sources::in_context(inputs.context, &job.sources)?;
+                if what.unpacks {
+                    refuse_archives(inputs.context, &found)?;
+                }
+                self.note_empty(&job.sources, &found);
                 for it in &found {
                     it.add_to(&mut key);
                 }
                 let keys = [key.finish()];
-                if let Some(done) = recall(inputs, &keys)? {
+                if let Some(done) = recall(inputs, keys[0])? {
                     return self.reuse(inputs, done, emit);
                 }
                 let copied = self.copied(inputs, &job, &found)?;
@@ -536,17 +562,18 @@ impl Stage {
             .iter()
             .fold(key.clone().with("layers").with(stack(layers)), Framed::with)
             .finish();
-        if let Some(done) = recall(inputs, &[by_layers])? {
+        if let Some(done) = recall(inputs, by_layers)? {
             return self.reuse(inputs, done, emit);
         }
         let rootfs = Rootfs::read(inputs.store, layers)?;
         let found = sources::in_rootfs(&rootfs, &job.sources)?;
+        self.note_empty(&job.sources, &found);
         let mut by_content = key;
         for it in &found {
             it.add_to(&mut by_content);
         }
         let keys = [by_layers, by_content.finish()];
-        if let Some(done) = recall(inputs, &keys[1..])? {
+        if let Some(done) = recall(inputs, keys[1])? {
             inputs.store.remember(keys[0], &done)?;
             return self.reuse(inputs, done, emit);
         }
@@ -560,7 +587,7 @@ impl Stage {
         &mut self,
         inputs: &Inputs<'_>,
         job: &Job,
-        found: &[sources::Found<'_>],
+        found: &[sources::Found],
     ) -> Result<Copied, BuildErrorKind> {
         self.read_rootfs(inputs)?;
         let rootfs = self.rootfs();
@@ -690,23 +717,34 @@ fn mode(text: &str) -> Result<u32, BuildErrorKind> {
     }
 }
 
-/// ADD would unpack these; what is only compressed it would not, but that is known only after.
-fn refuse_archives(context: &Context, sources: &[String]) -> Result<(), BuildErrorKind> {
-    for text in sources {
-        if steps::is_remote(text) {
-            return Err(BuildErrorKind::Remote(text.clone()));
-        }
+fn refuse_remote(sources: &[String]) -> Result<(), BuildErrorKind> {
+    match sources.iter().find(|it| steps::is_remote(it)) {
+        Some(text) => Err(BuildErrorKind::Remote(text.clone())),
+        None => Ok(()),
     }
-    for path in sources::paths_in_context(context, sources)? {
-        let head = context.head(&path).map_err(SourceError::from)?;
-        let is_tar = head.get(257..262).is_some_and(|it| it == b"ustar");
+}
+
+/// ADD would unpack these; what is only compressed it would not, but that is known only after.
+fn refuse_archives(context: &Context, found: &[sources::Found]) -> Result<(), BuildErrorKind> {
+    for path in found.iter().map(sources::Found::path) {
+        let head = context.head(path).map_err(SourceError::from)?;
         let magics: [&[u8]; 5] =
             [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x5d\0\0"];
-        if is_tar || magics.iter().any(|it| head.starts_with(it)) {
-            return Err(BuildErrorKind::Archive(path));
+        if is_tar(&head) || magics.iter().any(|it| head.starts_with(it)) {
+            return Err(BuildErrorKind::Archive(path.clone()));
         }
     }
     Ok(())
+}
+
+/// Whether a block is the header of a tar entry: all kinds of tar have the same checksum.
+fn is_tar(block: &[u8]) -> bool {
+    let Some((header, stored)) = block.get(..512).zip(block.get(148..156)) else { return false };
+    let sum = |at: usize, byte: u8| if (148..156).contains(&at) { 32 } else { u32::from(byte) };
+    let sum: u32 = header.iter().enumerate().map(|(at, byte)| sum(at, *byte)).sum();
+    let digits = stored.split(|it| matches!(it, 0 | b' ')).find(|it| !it.is_empty());
+    let digits = digits.and_then(|it| std::str::from_utf8(it).ok());
+    header[0] != 0 && digits.and_then(|it| u32::from_str_radix(it, 8).ok()) == Some(sum)
 }
 
 fn command_line(command: &instruction::CommandLine) -> config::CommandLine {
@@ -758,25 +796,18 @@ fn is_signal(text: &str) -> bool {
         || name.strip_prefix("RTMAX-").is_some_and(offset)
 }
 
-/// What was remembered under the first of `keys` that is known, if it can be used.
-fn recall(inputs: &Inputs<'_>, keys: &[Digest]) -> Result<Option<Done>, BuildErrorKind> {
+/// What was remembered under `key`, if it can be used.
+fn recall(inputs: &Inputs<'_>, key: Digest) -> Result<Option<Done>, BuildErrorKind> {
     if inputs.cache == Cache::Ignore {
         return Ok(None);
     }
-    for key in keys {
-        let Some(done) = inputs.store.recall::<Done>(*key)? else { continue };
-        let is_there = match &done.layer {
-            None => true,
-            Some(layer) => match layer.clone().read() {
-                Some(layer) => inputs.store.has(layer.digest, layer.size)?,
-                None => false,
-            },
-        };
-        if is_there {
-            return Ok(Some(done));
-        }
-    }
-    Ok(None)
+    let Some(done) = inputs.store.recall::<Done>(key)? else { return Ok(None) };
+    let is_there = match done.layer.clone().map(DoneLayer::read) {
+        None => true,
+        Some(Some(layer)) => inputs.store.has(layer.digest, layer.size)?,
+        Some(None) => false,
+    };
+    Ok(is_there.then_some(done))
 }
 
 fn remember(
@@ -812,10 +843,10 @@ impl DoneLayer {
 /// build that did nothing gives the same digest.
 fn finish(inputs: &Inputs<'_>, stage: &Stage, made: usize) -> Result<Built, BuildErrorKind> {
     let timeless = Image::assemble(&stage.config, stage.layers.clone(), "", &stage.history);
-    let epoch = inputs.epoch.map(|it| it.to_string()).unwrap_or_default();
-    let key = Framed::new("rbuild image 1").with(timeless.digest().as_bytes()).with(epoch).finish();
-    let before: Option<String> = match (inputs.cache, inputs.epoch) {
-        (Cache::Use, None) if made == 0 => inputs.store.recall(key)?,
+    let key = Framed::new("rbuild image 1").with(timeless.digest().as_bytes()).finish();
+    let may_reuse = made == 0 && inputs.cache == Cache::Use;
+    let before: Option<String> = match inputs.epoch {
+        None if may_reuse => inputs.store.recall(key)?,
         _ => None,
     };
     let created = match before {
@@ -823,9 +854,8 @@ fn finish(inputs: &Inputs<'_>, stage: &Stage, made: usize) -> Result<Built, Buil
         None => created(inputs.epoch.unwrap_or(inputs.now))?,
     };
     let image = Image::assemble(&stage.config, stage.layers.clone(), &created, &stage.history);
-    let cached =
-        made == 0 && inputs.cache == Cache::Use && inputs.store.image(image.digest())?.is_some();
-    if !cached {
+    let cached = may_reuse && inputs.store.image(image.digest())?.is_some();
+    if !cached && inputs.epoch.is_none() {
         inputs.store.remember(key, &created)?;
     }
     catalog::add(inputs.store, &image, u64::try_from(inputs.now).unwrap_or_default())?;

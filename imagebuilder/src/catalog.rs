@@ -26,8 +26,8 @@ pub struct Listed {
     pub image: StoredImage,
     /// What it is called, if anything.
     pub names: Vec<Reference>,
-    /// What it holds.
-    pub content: Image,
+    /// What it holds; none if it is damaged.
+    pub content: Option<Image>,
 }
 
 /// What was removed.
@@ -175,7 +175,14 @@ pub fn list(store: &Store) -> Result<Vec<Listed>, CatalogError> {
         .map(|image| {
             let names = names.iter().filter(|it| it.digest == image.digest);
             let names = names.map(|it| it.name.parse()).collect::<Result<_, _>>()?;
-            let content = load(store, image.digest)?;
+            let content = match load(store, image.digest) {
+                Ok(content) => Some(content),
+                Err(
+                    CatalogError::Damaged { .. }
+                    | CatalogError::Store(StoreError::Damaged { .. } | StoreError::Missing(_)),
+                ) => None,
+                Err(err) => return Err(err),
+            };
             Ok(Listed { image, names, content })
         })
         .collect()
@@ -200,37 +207,51 @@ pub fn remove(store: &Store, text: &str) -> Result<Removed, CatalogError> {
         }
         None => all.clone(),
     };
+    if names.len() < all.len() {
+        for name in &names {
+            store.remove_name(name)?;
+        }
+        return Ok(Removed { names, image: None, freed: 0 });
+    }
+    // All is known before the first thing goes.
+    let alone = needed_by_alone(store, image.digest)?;
     for name in &names {
         store.remove_name(name)?;
     }
-    if names.len() < all.len() {
-        return Ok(Removed { names, image: None, freed: 0 });
-    }
-    let freed = remove_image(store, image.digest)?;
-    Ok(Removed { names, image: Some(image.digest), freed })
-}
-
-fn remove_image(store: &Store, digest: Digest) -> Result<u64, CatalogError> {
-    let mut alone = blobs(store, digest)?;
-    for other in store.images()? {
-        if other.digest != digest {
-            alone = &alone - &blobs(store, other.digest)?;
-        }
-    }
-    store.remove_image(digest)?;
+    store.remove_image(image.digest)?;
     let mut freed = 0;
     for blob in alone {
         freed += store.size(blob)?.unwrap_or_default();
         store.remove_blob(blob)?;
     }
-    Ok(freed)
+    Ok(Removed { names, image: Some(image.digest), freed })
 }
 
-fn blobs(store: &Store, digest: Digest) -> Result<BTreeSet<Digest>, CatalogError> {
-    let manifest = store.read_blob(digest, LARGEST_JSON)?;
-    let parsed =
-        Manifest::parse(&manifest).map_err(|source| CatalogError::Damaged { digest, source })?;
-    Ok(parsed.blobs().map(|it| it.digest).chain([digest]).collect())
+/// The blobs that no other image needs. If another image is damaged, what it needs is not known:
+/// then only the manifest itself goes.
+fn needed_by_alone(store: &Store, digest: Digest) -> Result<BTreeSet<Digest>, CatalogError> {
+    let Some(mut alone) = blobs(store, digest)? else { return Ok(BTreeSet::from([digest])) };
+    for other in store.images()? {
+        if other.digest == digest {
+            continue;
+        }
+        match blobs(store, other.digest)? {
+            Some(needed) => alone = &alone - &needed,
+            None => return Ok(BTreeSet::from([digest])),
+        }
+    }
+    Ok(alone)
+}
+
+/// All blobs of an image; none if its manifest is damaged.
+fn blobs(store: &Store, digest: Digest) -> Result<Option<BTreeSet<Digest>>, CatalogError> {
+    let manifest = match store.read_blob(digest, LARGEST_JSON) {
+        Ok(manifest) => manifest,
+        Err(StoreError::Damaged { .. } | StoreError::Missing(_)) => return Ok(None),
+        Err(err) => return Err(err.into()),
+    };
+    let parsed = Manifest::parse(&manifest).ok();
+    Ok(parsed.map(|it| it.blobs().map(|it| it.digest).chain([digest]).collect()))
 }
 
 #[cfg(test)]
@@ -297,6 +318,21 @@ mod tests {
         let image = load(&store, second).unwrap();
         assert!(is_whole(&store, &image).unwrap());
         assert_eq!(store.size(Digest::of(b"one")).unwrap(), None);
+        assert_eq!(list(&store).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_image_is_listed_and_can_go() {
+        let (_folder, store) = store();
+        let damaged = named(&store, "a", &["one"]);
+        let whole = named(&store, "b", &["two"]);
+        let path = store.root().join("blobs/sha256").join(damaged.hex());
+        std::fs::write(path, "{}").unwrap();
+        let listed: Vec<bool> =
+            list(&store).unwrap().iter().map(|it| it.content.is_some()).collect();
+        assert_eq!(listed.iter().filter(|it| **it).count(), 1);
+        assert_eq!(remove(&store, "a").unwrap().image, Some(damaged));
+        assert!(is_whole(&store, &load(&store, whole).unwrap()).unwrap());
         assert_eq!(list(&store).unwrap().len(), 1);
     }
 

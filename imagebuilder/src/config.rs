@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use crate::digest::Digest;
 
+/// The `PATH` of docker's for Linux.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The config of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -95,8 +98,7 @@ impl Config {
         let mut root = Map::new();
         root.insert("architecture".into(), platform.architecture.clone().into());
         root.insert("os".into(), platform.os.clone().into());
-        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        root.insert("config".into(), json!({ "Env": [path], "WorkingDir": "/" }));
+        root.insert("config".into(), json!({ "Env": [DEFAULT_PATH], "WorkingDir": "/" }));
         root.insert("rootfs".into(), json!({ "type": "layers", "diff_ids": [] }));
         root.insert("history".into(), json!([]));
         Self { root }
@@ -176,13 +178,26 @@ impl Config {
         self.field("User").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
-    /// Sets a variable, in the place where it was.
+    /// The same with a `PATH`, if it had none.
     #[must_use]
-    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+    pub fn with_default_path(mut self) -> Self {
+        if !self.env().iter().any(|it| it.0 == "PATH") {
+            let mut env = self.list("Env");
+            env.push(DEFAULT_PATH.to_owned());
+            self.set("Env", json!(env));
+        }
+        self
+    }
+
+    /// Sets variables, each in the place where it was.
+    #[must_use]
+    pub fn with_env(mut self, pairs: &[(String, String)]) -> Self {
         let mut env = self.env();
-        match env.iter_mut().find(|it| it.0 == name) {
-            Some(found) => value.clone_into(&mut found.1),
-            None => env.push((name.to_owned(), value.to_owned())),
+        for (name, value) in pairs {
+            match env.iter_mut().find(|it| it.0 == *name) {
+                Some(found) => value.clone_into(&mut found.1),
+                None => env.push((name.clone(), value.clone())),
+            }
         }
         let env: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         self.set("Env", json!(env));
@@ -383,8 +398,7 @@ mod tests {
     #[test]
     fn a_config_has_what_instructions_set() {
         let config = scratch()
-            .with_env("A", "1")
-            .with_env("PATH", "/bin")
+            .with_env(&[("A".into(), "1".into()), ("PATH".into(), "/bin".into())])
             .with_label("l", "v")
             .with_port("80/tcp")
             .with_volume("/data")
@@ -413,7 +427,8 @@ mod tests {
     #[test]
     fn keys_that_we_do_not_know_are_kept() {
         let text_in = r#"{"architecture":"amd64","os":"linux","moby.buildkit.x":1.50,"config":{"OnBuild":["RUN x"],"New":{"a":[1]}},"rootfs":{"type":"layers","diff_ids":[]}}"#;
-        let config = Config::parse(text_in.as_bytes()).unwrap().with_env("A", "1");
+        let config =
+            Config::parse(text_in.as_bytes()).unwrap().with_env(&[("A".into(), "1".into())]);
         assert_eq!(config.on_build(), ["RUN x"]);
         let out = text(&config);
         assert!(out.contains(r#""moby.buildkit.x":1.50"#) && out.contains(r#""New":{"a":[1]}"#));

@@ -116,8 +116,11 @@ impl Context {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let folder = self.inner.folder.as_fd();
         match sys::openat2(folder, path.as_path(), flags, Mode::empty(), resolve) {
-            // Kernels before 5.6 and some sandboxes have no openat2: open each folder on the way.
-            Err(rustix::io::Errno::NOSYS) => self.open_by_steps(path, flags),
+            // Kernels before 5.6 have no openat2, and some sandboxes forbid it (those that are
+            // older than it say EPERM): open each folder on the way.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                self.open_by_steps(path, flags)
+            }
             other => other,
         }
     }
@@ -141,13 +144,28 @@ impl Context {
         if path.is_root() {
             return Ok(Some(FileType::Directory));
         }
-        if self.inner.ignore.matches(path.as_bytes()) {
+        if self.is_ignored(path) && !self.has_exceptions(path)? {
             return Ok(None);
         }
         match self.lstat(path) {
             Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
             Err(err) => Err(self.failed(path)(err.into())),
+        }
+    }
+
+    /// Whether an ignored folder is there all the same, since something in it is not ignored.
+    fn has_exceptions(&self, path: &TreePath) -> Result<bool, ContextError> {
+        if !self.inner.ignore.may_have_exceptions_below(path.as_bytes()) {
+            return Ok(false);
+        }
+        match self.lstat(path) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => {
+                let mut found = Vec::new();
+                self.walk(path, &self.verdict(path), &mut found)?;
+                Ok(!found.is_empty())
+            }
+            _ => Ok(false),
         }
     }
 
@@ -158,20 +176,27 @@ impl Context {
 
     /// Follows the links on the way to `path` and at its end, inside the context as in a `chroot`.
     pub fn resolve(&self, path: &TreePath) -> Result<TreePath, ContextError> {
-        let outside = |link: &TreePath, target: &[u8]| ContextError::Outside {
-            path: path.clone(),
-            link: link.clone(),
-            target: String::from_utf8_lossy(target).into_owned(),
-        };
+        let mut outside = None;
         let followed = path.follow(&mut |link, _| {
-            let Some(target) = self.read_link(link)? else { return Ok(None) };
-            let folder = link.parent().unwrap_or_default();
-            match target.starts_with(b"/") || climbs_out(&folder, &target) {
-                true => Err(outside(link, &target)),
-                false => Ok(Some(target)),
+            let target = self.read_link(link)?;
+            if let Some(target) = &target {
+                let folder = link.parent().unwrap_or_default();
+                if target.starts_with(b"/") || climbs_out(&folder, target) {
+                    outside = Some((link.clone(), target.clone()));
+                }
             }
+            Ok(target)
         })?;
-        followed.ok_or_else(|| ContextError::Loop { path: path.clone() })
+        let followed = followed.ok_or_else(|| ContextError::Loop { path: path.clone() })?;
+        match outside {
+            // It is a file of the host that is meant, and not one of the context.
+            Some((link, target)) if self.lstat(&followed).is_err() => Err(ContextError::Outside {
+                path: path.clone(),
+                link,
+                target: String::from_utf8_lossy(&target).into_owned(),
+            }),
+            _ => Ok(followed),
+        }
     }
 
     fn read_link(&self, path: &TreePath) -> Result<Option<Vec<u8>>, ContextError> {
@@ -448,6 +473,7 @@ mod tests {
             link("../..", it.join("d/out")).unwrap();
             link("/etc", it.join("abs")).unwrap();
             link("loop", it.join("loop")).unwrap();
+            link("/d/f", it.join("rooted")).unwrap();
         });
         for (text, want) in [
             ("inside", "d/f"),
@@ -456,6 +482,7 @@ mod tests {
             ("d/out/x", "outside"),
             ("abs/passwd", "outside"),
             ("loop", "loop"),
+            ("rooted", "d/f"),
         ] {
             let got = match context.resolve(&path(text)) {
                 Ok(path) => path.to_string(),

@@ -89,6 +89,9 @@ pub enum CopyError {
     /// A folder on the way to the destination is something else.
     #[error("`/{0}` is on the way to the destination, and not a folder")]
     Way(TreePath),
+    /// A name means in a layer that another file is removed.
+    #[error("`/{0}` cannot be in an image: names that begin with `.wh.` remove files there")]
+    Whiteout(TreePath),
     /// Several sources, and a destination that is no folder.
     #[error("{0} sources are copied, so the destination must be a folder and end in `/`")]
     Several(usize),
@@ -104,7 +107,10 @@ pub fn copy(
     below: &Rootfs,
     rules: Rules,
 ) -> Result<Copied, CopyError> {
-    let mut work = Work { below, rules, copied: Copied::default() };
+    let mut work = Work { below, rules, copied: Copied::default(), links: Vec::new() };
+    if sources.is_empty() {
+        return Ok(work.copied);
+    }
     let target = below.resolve(&destination.path, true)?;
     let inside = destination.is_folder || work.is_folder(&target);
     if 1 < sources.len() && !inside {
@@ -115,19 +121,21 @@ pub fn copy(
     }
     for source in sources {
         match source.tree.get(&source.path) {
-            Some(entry) if entry.is_folder() => work.copy_folder(source, entry, &target)?,
+            // Layers need not have an entry for the root.
+            _ if source.path.is_root() => work.copy_folder(source, &target)?,
+            Some(entry) if entry.is_folder() => work.copy_folder(source, &target)?,
             Some(entry) if inside => work.copy_file(source, entry, &target.join(&source.name))?,
             Some(entry) => work.copy_file(source, entry, &target)?,
             None => {}
         }
     }
-    Ok(work.copied)
+    Ok(work.linked())
 }
 
 /// A tree with one folder and those on the way to it, as `WORKDIR` makes it; empty if the folder
 /// is there already.
 pub fn make_folder(path: &TreePath, below: &Rootfs, rules: Rules) -> Result<Tree, CopyError> {
-    let mut work = Work { below, rules, copied: Copied::default() };
+    let mut work = Work { below, rules, copied: Copied::default(), links: Vec::new() };
     let target = below.resolve(path, true)?;
     if target.is_root() || work.is_folder(&target) {
         return Ok(Tree::default());
@@ -140,6 +148,15 @@ struct Work<'a> {
     below: &'a Rootfs,
     rules: Rules,
     copied: Copied,
+    links: Vec<Link>,
+}
+
+/// A file that was another name of `first`; it may become one again when all is copied.
+struct Link {
+    path: TreePath,
+    first: TreePath,
+    /// The path of `first` in the tree of its source.
+    origin: TreePath,
 }
 
 impl Work<'_> {
@@ -151,12 +168,7 @@ impl Work<'_> {
         path.is_root() || self.find(path).is_some_and(Entry::is_folder)
     }
 
-    fn copy_folder(
-        &mut self,
-        source: &Source<'_>,
-        entry: &Entry,
-        target: &TreePath,
-    ) -> Result<(), CopyError> {
+    fn copy_folder(&mut self, source: &Source<'_>, target: &TreePath) -> Result<(), CopyError> {
         if let Some(parent) = target.parent() {
             self.make_way(&parent)?;
         }
@@ -165,10 +177,8 @@ impl Work<'_> {
                 let (from, to) = (source.path.clone(), target.clone());
                 return Err(CopyError::NotFolder { from, to });
             }
-            Some(_) => self.make_way(target)?,
-            // The root is always there; it gets an entry only if a layer below had one.
-            None if target.is_root() => {}
-            None => self.put(target.clone(), entry),
+            // The folder itself is made as any other: only what is in it is copied.
+            _ => self.make_way(target)?,
         }
         for (path, entry) in source.tree.subtree(&source.path) {
             let Some(relative) = path.relative_to(&source.path) else { continue };
@@ -186,6 +196,7 @@ impl Work<'_> {
         entry: &Entry,
         to: &TreePath,
     ) -> Result<(), CopyError> {
+        refuse_whiteout(to)?;
         match self.find(to).map(Entry::is_folder) {
             Some(true) if !entry.is_folder() => {
                 return Err(CopyError::IsFolder { from: from.clone(), to: to.clone() });
@@ -195,16 +206,48 @@ impl Work<'_> {
             }
             _ => {}
         }
-        let mut entry = entry.clone();
-        if let Kind::Hardlink(first) = &mut entry.kind
-            && let Some(relative) = first.relative_to(&source.path)
-            && let Some(target) = target_of(from, to, &relative, source)
-        {
-            *first = target;
-        }
-        self.put(to.clone(), &entry);
+        let first = match &entry.kind {
+            Kind::Hardlink(first) => source.tree.get(first).map(|it| (first, it)),
+            _ => None,
+        };
+        let (from, entry) = match first {
+            Some((first, entry)) => {
+                self.note_link(source, from, first, to);
+                (first, entry)
+            }
+            None => (from, entry),
+        };
+        self.put(to.clone(), entry);
         self.copied.origins.insert(to.clone(), from.clone());
         Ok(())
+    }
+
+    /// Another name of `first` is copied as a file of its own until all is there.
+    fn note_link(&mut self, source: &Source<'_>, from: &TreePath, first: &TreePath, to: &TreePath) {
+        if let Some(relative) = first.relative_to(&source.path)
+            && let Some(target) = target_of(from, to, &relative, source)
+        {
+            let (path, origin) = (to.clone(), first.clone());
+            self.links.push(Link { path, first: target, origin });
+        }
+    }
+
+    /// Makes hard links where both names are still those of the same file: a later source may
+    /// have replaced one of them.
+    fn linked(mut self) -> Copied {
+        let Copied { tree, origins } = &mut self.copied;
+        for Link { path, first, origin } in &self.links {
+            let both = [path, first].map(|it| origins.get(it) == Some(origin));
+            // The first name has to come first in the layer too.
+            if both == [true, true]
+                && first < path
+                && let Some(Entry { kind: Kind::File(_), .. }) = tree.get(first)
+                && let Some(entry) = tree.get_mut(path)
+            {
+                entry.kind = Kind::Hardlink(first.clone());
+            }
+        }
+        self.copied
     }
 
     fn copy_file(
@@ -213,6 +256,7 @@ impl Work<'_> {
         entry: &Entry,
         to: &TreePath,
     ) -> Result<(), CopyError> {
+        refuse_whiteout(to)?;
         if self.is_folder(to) {
             return Err(CopyError::IsFolder { from: source.path.clone(), to: to.clone() });
         }
@@ -260,6 +304,13 @@ impl Work<'_> {
         }
         entry.meta.mtime = epoch.unwrap_or(entry.meta.mtime);
         self.copied.tree.insert(path, entry);
+    }
+}
+
+fn refuse_whiteout(path: &TreePath) -> Result<(), CopyError> {
+    match path.name().is_some_and(|it| it.starts_with(b".wh.")) {
+        true => Err(CopyError::Whiteout(path.clone())),
+        false => Ok(()),
     }
 }
 
@@ -410,34 +461,50 @@ mod tests {
             "x",
             &[],
             expect![[r#"
-            x/ 700 7 5
-            x/b 600 7 5
-            x/e/ 711 7 5
-            x/z = x/b 777 7 5
-        "#]],
+                x/ 755 0 9
+                x/b 600 7 5
+                x/e/ 711 7 5
+                x/z = x/b 600 7 5
+            "#]],
         );
         check(
             &["d"],
             "x/",
             &[],
             expect![[r#"
-            x/ 755 0 9
-            x/b 600 7 5
-            x/e/ 711 7 5
-            x/z = x/b 777 7 5
-        "#]],
+                x/ 755 0 9
+                x/b 600 7 5
+                x/e/ 711 7 5
+                x/z = x/b 600 7 5
+            "#]],
         );
         check(
             &["d"],
             "x",
             &["d x 755", "d x/e 755", "f x/b 755"],
             expect![[r#"
-            x/ 755 7 5
-            x/b 600 7 5
-            x/e/ 711 7 5
-            x/z = x/b 777 7 5
-        "#]],
+                x/ 755 7 5
+                x/b 600 7 5
+                x/e/ 711 7 5
+                x/z = x/b 600 7 5
+            "#]],
         );
+    }
+
+    #[test]
+    fn a_hard_link_is_a_file_of_its_own_where_its_first_name_was_replaced() {
+        let from = tree(&["d 1 755", "f 1/a 644", "h 1/b 1/a", "d 2 755", "f 2/a 600"]);
+        let source = |it: &str| Source { tree: &from, path: path(it), name: Vec::new() };
+        let destination = Destination { path: path("x"), is_folder: true };
+        let below = rootfs(&[]);
+        let copied = copy(&[source("1"), source("2")], &destination, &below, RULES).unwrap();
+        assert_eq!(copied.origins[&path("x/b")], path("1/a"));
+        expect![[r#"
+            x/ 755 0 9
+            x/a 600 7 5
+            x/b 644 7 5
+        "#]]
+        .assert_eq(&show(Ok(copied)));
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub struct IndexEntry {
     pub platform: Option<(String, String, Option<String>)>,
     /// The name that it has in an OCI layout (`org.opencontainers.image.ref.name`).
     pub name: Option<String>,
+    /// The full name that it has there (`io.containerd.image.name`).
+    pub image_name: Option<String>,
 }
 
 /// Why some bytes are no image.
@@ -223,11 +225,11 @@ pub fn parse_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, ImageError> {
         .into_iter()
         .map(|it| {
             let manifest = descriptor(&it)?;
-            let name = it.annotations.as_ref().and_then(|it| {
-                it.get("org.opencontainers.image.ref.name")?.as_str().map(str::to_owned)
-            });
+            let annotation = |key| it.annotations.as_ref()?.get(key)?.as_str().map(str::to_owned);
+            let name = annotation("org.opencontainers.image.ref.name");
+            let image_name = annotation("io.containerd.image.name");
             let platform = it.platform.map(|it| (it.os, it.architecture, it.variant));
-            Ok(IndexEntry { manifest, platform, name })
+            Ok(IndexEntry { manifest, platform, name, image_name })
         })
         .collect()
 }

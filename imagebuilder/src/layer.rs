@@ -174,7 +174,9 @@ fn set_kind(header: &mut Header, kind: &Kind, records: &mut BTreeMap<Vec<u8>, Ve
         Kind::Folder => header.set_entry_type(EntryType::Directory),
         Kind::File(content) => {
             header.set_entry_type(EntryType::Regular);
-            header.set_size(in_octal(content.size, OCTAL_11, "size", records));
+            in_octal(content.size, OCTAL_11, "size", records);
+            // What does not fit in octal stands in binary here too: some readers skip by it.
+            header.set_size(content.size);
         }
         Kind::Symlink(target) => {
             header.set_entry_type(EntryType::Symlink);
@@ -357,6 +359,9 @@ mod tests {
         add(&format!("{}/{}", "p".repeat(155), "n".repeat(100)), file(folder, "5", "5"));
         add(&format!("{}/{}", "p".repeat(156), "n".repeat(100)), file(folder, "6", "6"));
         add(&"q".repeat(101), Kind::Folder);
+        for length in [155, 156] {
+            add(&"p".repeat(length), Kind::Folder);
+        }
         add("null", Kind::CharDevice(Device { major: 1, minor: 3 }));
         add("disk", Kind::BlockDevice(Device { major: 8, minor: 4_000_000 }));
         add("pipe", Kind::Fifo);
@@ -401,7 +406,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
         let layer = write(&everything(folder.path()), &store, &mut |_| ()).unwrap();
-        expect_test::expect!["sha256:dea3328d4564c4e2ba9df291dd6f5d52416048ad9d6db0306fa9767ee0bc3fa1 sha256:e8a781c65e79c5e31a9644578b86971b021eb9b78e9a37984bec087e472f2ce9"].assert_eq(&format!("{} {}", layer.diff_id, layer.digest));
+        expect_test::expect!["sha256:3ef6bd9b0f48b88bf2a85b55b4cd6c28226b15a51c9b6c3d96d9869532583d96 sha256:ff9ae81a2057d85ebcdadae2ce86d1eb10be986ba392483d20de086cd45efe89"].assert_eq(&format!("{} {}", layer.diff_id, layer.digest));
     }
 
     #[test]

@@ -25,8 +25,10 @@ use crate::{
     tree::{Content, ContentOrigin, Device, Entry, Kind, Meta, PathError, Tree, TreePath},
 };
 
-/// The longest extended header (a long name, attributes) that is read.
+/// The most bytes of extended headers (long names, attributes) of one entry that are read.
 const LONGEST_HEADER: u64 = 1 << 20;
+/// The same for all entries of a layer together.
+const ALL_HEADERS: u64 = 256 << 20;
 /// The most entries of one layer that are read.
 const MOST_ENTRIES: u64 = 5_000_000;
 /// The largest `/etc/passwd` and `/etc/group` that are read.
@@ -130,6 +132,8 @@ enum MemberKind {
 /// What extended headers say of the entry that follows them.
 #[derive(Default)]
 struct Extended {
+    /// The bytes that they have.
+    size: u64,
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     records: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -183,6 +187,24 @@ impl Rootfs {
     /// What is there.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// What lies in or is `base`, with files that share their content in one layer as the hard
+    /// links that they are.
+    pub fn with_links(&self, base: &TreePath) -> Tree {
+        let mut tree = Tree::default();
+        let mut first_names: BTreeMap<Place, TreePath> = BTreeMap::new();
+        for (path, entry) in self.tree.subtree(base) {
+            let mut entry = entry.clone();
+            if let Some(place) = self.places.get(path) {
+                match first_names.get(place) {
+                    Some(first) => entry.kind = Kind::Hardlink(first.clone()),
+                    None => drop(first_names.insert(*place, path.clone())),
+                }
+            }
+            tree.insert(path.clone(), entry);
+        }
+        tree
     }
 
     /// Follows the links on the way to `path` (and, with `follow_last`, at its end) as in a
@@ -259,6 +281,7 @@ impl Rootfs {
         }
         for (path, (entry, place)) in upper.entries {
             let path = self.landing(path);
+            self.add_parents(&path);
             let (entry, place) = self.linked(entry, place);
             let replaces_folder = self.tree.get(&path).is_some_and(Entry::is_folder);
             if replaces_folder && !entry.is_folder() {
@@ -280,12 +303,28 @@ impl Rootfs {
     /// who unpack layers.
     fn landing(&self, path: TreePath) -> TreePath {
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else { return path };
-        match self.tree.get(&parent) {
-            Some(entry) if !entry.is_folder() => match self.resolve(&parent, true) {
-                Ok(parent) => parent.join(name),
-                Err(_) => path,
-            },
-            _ => path,
+        if self.tree.get(&parent).is_some_and(Entry::is_folder) {
+            return path;
+        }
+        match self.resolve(&parent, true) {
+            Ok(parent) => parent.join(name),
+            Err(_) => path,
+        }
+    }
+
+    /// Adds the folders on the way to `path`, which layers need not have entries for.
+    fn add_parents(&mut self, path: &TreePath) {
+        let mut missing = Vec::new();
+        let mut next = path.parent();
+        while let Some(folder) = next.filter(|it| !it.is_root()) {
+            if self.tree.get(&folder).is_some() {
+                break;
+            }
+            next = folder.parent();
+            missing.push(folder);
+        }
+        for folder in missing {
+            self.tree.insert(folder, Entry::made_folder(0, 0, 0));
         }
     }
 
@@ -327,6 +366,11 @@ impl Upper {
             }
             // Other names that start so are of the storage driver that wrote them.
             Some(name) if name.starts_with(b".wh.") => return Ok(()),
+            Some(name @ (b"" | b"." | b"..")) => {
+                let name = format!(".wh.{}", String::from_utf8_lossy(name));
+                let source = PathError::Escapes(name);
+                return Err(RootfsError::Name { layer: layer.digest, source });
+            }
             Some(name) => {
                 self.removed.push(parent.join(name));
                 return Ok(());
@@ -411,14 +455,25 @@ fn for_each_member(
     layer: &Layer,
     each: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), RootfsError>,
 ) -> Result<(), RootfsError> {
-    let broken = |source| RootfsError::Tar { layer: layer.digest, source };
+    let broken = |source| {
+        // A blob that is damaged here can be made or pulled again when it is gone; one that is
+        // what its digest says was never a tar archive. The next command tells which.
+        let _ = store.remove_if_damaged(layer.digest);
+        RootfsError::Tar { layer: layer.digest, source }
+    };
     let stream = Unpacked { inner: open(store, layer)?, hashing: Hashing::new(io::sink()) };
     let mut archive = Archive::new(stream);
     let mut extended = Extended::default();
-    let mut number = 0;
+    let (mut number, mut headers) = (0, 0);
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
+        let before = extended.size;
         if extended.read(&mut entry, layer)? {
+            headers += extended.size - before;
+            if ALL_HEADERS < headers {
+                let what = "more than 256 MiB of extended headers";
+                return Err(RootfsError::Limit { layer: layer.digest, what });
+            }
             continue;
         }
         number += 1;
@@ -466,11 +521,11 @@ impl Extended {
         if !is_extended {
             return Ok(false);
         }
-        if LONGEST_HEADER < entry.size() {
-            return Err(RootfsError::Limit {
-                layer: layer.digest,
-                what: "an extended header of more than 1 MiB",
-            });
+        // An empty one counts too, so that their number is bounded.
+        self.size += entry.size() + 512;
+        if LONGEST_HEADER < self.size {
+            let what = "an entry with more than 1 MiB of extended headers";
+            return Err(RootfsError::Limit { layer: layer.digest, what });
         }
         let mut bytes = Vec::new();
         entry
@@ -569,19 +624,28 @@ fn meta(header: &tar::Header, extended: &Extended) -> io::Result<Meta> {
     let xattrs = extended.records.iter().filter_map(|(key, value)| {
         Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))
     });
+    let old = header.as_old();
     let seconds = |text: &Vec<u8>| {
         let text = std::str::from_utf8(text).ok()?;
         text.split('.').next()?.parse().ok()
     };
     let mtime = match extended.records.get(b"mtime".as_slice()).and_then(seconds) {
         Some(mtime) => mtime,
-        None => i64::try_from(header.mtime()?).unwrap_or_default(),
+        None => i64::try_from(number(&old.mtime, header.mtime())?).unwrap_or_default(),
     };
     Ok(Meta {
         mode: header.mode()? & 0o7777,
-        uid: extended.number("uid").map_or_else(|| header.uid(), Ok)?,
-        gid: extended.number("gid").map_or_else(|| header.gid(), Ok)?,
+        uid: extended.number("uid").map_or_else(|| number(&old.uid, header.uid()), Ok)?,
+        gid: extended.number("gid").map_or_else(|| number(&old.gid, header.gid()), Ok)?,
         mtime,
         xattrs: xattrs.collect(),
     })
+}
+
+/// A field that is left blank is 0, as for other readers.
+fn number(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
+    match field.iter().all(|it| matches!(it, 0 | b' ')) {
+        true => Ok(0),
+        false => read,
+    }
 }

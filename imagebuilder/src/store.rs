@@ -242,13 +242,27 @@ impl Store {
     pub fn write_blob(&self, bytes: &[u8]) -> Result<Blob, StoreError> {
         let digest = Digest::of(bytes);
         let size = bytes.len() as u64;
-        if self.has(digest, size)? {
+        // One that is damaged is written again.
+        if self.has(digest, size)? && self.read_blob(digest, size).is_ok() {
             return Ok(Blob { digest, size });
         }
         let mut writer = self.writer()?;
         let path = writer.temporary.path.clone();
         writer.write_all(bytes).map_err(failed("write", &path))?;
         writer.finish()
+    }
+
+    /// Reads a blob to its end, and removes it if it is damaged, so that it can be made or pulled
+    /// again: it is worse than none.
+    pub fn remove_if_damaged(&self, digest: Digest) -> Result<(), StoreError> {
+        let mut blob = match self.open_blob(digest) {
+            Err(StoreError::Missing(_)) => return Ok(()),
+            other => other?,
+        };
+        match io::copy(&mut blob, &mut io::sink()) {
+            Err(err) if err.kind() == io::ErrorKind::InvalidData => self.remove_blob(digest),
+            _ => Ok(()),
+        }
     }
 
     /// Makes an empty folder in `tmp` that is removed when it is dropped.
@@ -305,6 +319,8 @@ impl Store {
 
     /// Notes that a manifest, whose blobs are all here, is an image.
     pub fn add_image(&self, image: &StoredImage) -> Result<(), StoreError> {
+        // Blobs that another process made may not be on the disk yet.
+        sync_folder(&self.root.join("blobs/sha256"))?;
         if self.image(image.digest)?.is_some() {
             return Ok(());
         }
@@ -315,6 +331,7 @@ impl Store {
 
     /// Points `name` to an image, in place of what it pointed to.
     pub fn add_name(&self, name: &Name) -> Result<(), StoreError> {
+        sync_folder(&self.root.join("images"))?;
         if self.name(&name.name)?.as_ref() == Some(name) {
             return Ok(());
         }
@@ -474,7 +491,10 @@ fn publish(file: File, mut temporary: Temporary, path: &Path) -> Result<(), Stor
 }
 
 fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(path);
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     File::open(folder).and_then(|it| it.sync_all()).map_err(failed("sync", folder))
 }
 
@@ -510,6 +530,12 @@ fn create(root: &Path, version: &Path) -> Result<(), StoreError> {
     for folder in FOLDERS {
         let path = root.join(folder);
         fs::create_dir_all(&path).map_err(failed("write", &path))?;
+        // A store that was never finished has nothing in it; what has something is not ours.
+        let mut entries = fs::read_dir(&path).map_err(failed("read", &path))?;
+        if entries.next().is_some() {
+            return Err(foreign(root, folder));
+        }
+        sync_folder_of(&path)?;
     }
     let lock = root.join("lock");
     File::options()
@@ -664,6 +690,34 @@ mod tests {
         fs::write(folder.path().join("diary.txt"), "").unwrap();
         let error = Store::open(folder.path()).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_the_users_that_is_called_like_one_of_ours_is_not_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        let precious = folder.path().join("tmp/precious");
+        fs::write(&precious, "").unwrap();
+        let error = Store::open(folder.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+        assert!(precious.exists());
+    }
+
+    #[test]
+    fn a_store_that_was_half_made_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
+        fs::write(folder.path().join("version.17"), "").unwrap();
+        Store::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_blob_is_written_again() {
+        let (_folder, store) = store();
+        let blob = store.write_blob(b"hello").unwrap();
+        fs::write(store.blob(blob.digest), b"hallo").unwrap();
+        store.write_blob(b"hello").unwrap();
+        assert_eq!(store.read_blob(blob.digest, 5).unwrap(), b"hello");
     }
 
     #[test]

@@ -287,7 +287,11 @@ async fn push_blob(
         }
     };
     let progress = |done| emit(Event::BlobProgress { digest, done, total: size });
-    client.push_blob(reference.repository(), blob, &open, &progress).await?;
+    let pushed = client.push_blob(reference.repository(), blob, &open, &progress).await;
+    if let Err(RegistryError::Source { .. }) = pushed {
+        store.remove_if_damaged(digest)?;
+    }
+    pushed?;
     emit(Event::BlobDone { digest, size });
     Ok(())
 }

@@ -58,7 +58,7 @@ fn a_buildspec_that_says_something_else() {
             &format!("version: 0.2\n{command}reports: {{a: {{files: b}}}}\n"),
             &["buildspec.yml:6:1", "reports"],
         ),
-        ("", &["buildspec.yml", "version"]),
+        ("", &[" --> buildspec.yml\n", "version"]),
         ("- a\n", &["buildspec.yml:1:"]),
         ("version: 0.2\n", &["buildspec.yml", "phases"]),
     ] {
@@ -66,6 +66,70 @@ fn a_buildspec_that_says_something_else() {
         sandbox.rbuild(["run"]).go().fails(2, phrases);
         assert!(!sandbox.src().join("was-run").exists(), "a command ran: {text}");
     }
+}
+
+#[test]
+fn warnings_name_the_file_and_the_line() {
+    let spec = "version: 0.2\nphases:\n  build:\n    commands: [ls]\n    comands: [ls]\n";
+    let dockerfile = "FROM scratch\nMAINTAINER me\nCOPY Dockerfile /\n";
+    let sandbox = sandbox(&[("ci/a.yml", spec), ("ctx/Dockerfile", dockerfile)]);
+    for (args, want) in [
+        (&["run", "ci/a.yml"][..], "warning: ci/a.yml:5:5: `comands` means nothing here"),
+        (&["image", "build", "ctx"], "warning: ctx/Dockerfile:2: "),
+    ] {
+        let finished = sandbox.rbuild(args).ok();
+        assert!(finished.stderr.contains(want), "{finished}");
+    }
+}
+
+/// What nobody named may be a link that came with the source: none of its lines are shown.
+#[test]
+fn files_that_are_looked_for_are_not_read_through_links_that_lead_outside() {
+    let sandbox =
+        sandbox(&[("secret", "secret: of the host\n"), ("ctx/a", "a"), ("ignored/a", "a")]);
+    sandbox.write("ignored/Dockerfile", "FROM scratch\nCOPY a /\n");
+    for link in ["ctx/Dockerfile", "ctx/buildspec.yml", "ignored/.dockerignore"] {
+        symlink("../secret", sandbox.src().join(link)).expect("link");
+    }
+    for (args, phrases) in [
+        (&["image", "build", "ctx"][..], &["ctx/Dockerfile", "../secret", "hint: "][..]),
+        (&["image", "build", "ignored"], &["ignored/.dockerignore", "../secret"]),
+        (&["run", "-C", "ctx"], &["buildspec.yml", "hint: "]),
+    ] {
+        let finished = sandbox.rbuild(args).go();
+        finished.fails(2, phrases);
+        assert!(!finished.stderr.contains("of the host"), "{finished}");
+    }
+    // Who names a file wants it, wherever it is.
+    let named = sandbox.rbuild(["image", "build", "-f", "ctx/Dockerfile", "ctx"]).go();
+    named.fails(2, &["secret: of the host"]);
+    let named = sandbox.src().join("ctx/buildspec.yml").display().to_string();
+    sandbox.rbuild(["run", "-C", "ctx", &named]).go().fails(2, &["`version` is missing"]);
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let sandbox = sandbox(&[("ctx/a", "a")]);
+    sandbox.run("mkfifo", ["buildspec.yml", "ctx/Dockerfile", "ctx/.dockerignore"]).ok();
+    sandbox.write("Dockerfile", "FROM scratch\nCOPY a /\n");
+    for (args, phrases) in [
+        (&["run"][..], ["buildspec.yml", "FIFO"]),
+        (&["run", "/dev/zero"], ["/dev/zero", "device"]),
+        (&["image", "build", "ctx"], ["ctx/Dockerfile", "FIFO"]),
+        (&["image", "build", "-f", "/dev/zero", "ctx"], ["/dev/zero", "device"]),
+        (&["image", "build", "-f", "Dockerfile", "ctx"], ["ctx/.dockerignore", "FIFO"]),
+    ] {
+        sandbox.rbuild(args).within(Duration::from_secs(20)).go().fails(2, &phrases);
+    }
+}
+
+#[test]
+fn a_file_cannot_change_the_terminal() {
+    let dockerfile = "FROM scratch\nLABEL a=\"\u{1b}[2Jb\"\n";
+    let sandbox = sandbox(&[("ctx/Dockerfile", dockerfile)]);
+    let finished = sandbox.rbuild(["image", "build", "ctx"]).ok();
+    assert!(finished.stderr.contains("a=\"\\u{1b}[2Jb\""), "{finished}");
+    assert!(!finished.stderr.contains('\u{1b}'), "{finished}");
 }
 
 #[test]
@@ -281,6 +345,32 @@ fn names_that_are_none() {
 }
 
 #[test]
+fn digits_of_a_digest_are_no_name_to_push_by() {
+    let sandbox = sandbox_with_context();
+    let digest = build(&sandbox, "x:1");
+    let hex = digest.strip_prefix("sha256:").expect("digest");
+    for text in [&digest, hex, &hex[..6], &digest[..20]] {
+        sandbox.rbuild(["image", "push", text]).go().fails(2, &[text, "hint: ", "image tag"]);
+    }
+}
+
+#[test]
+fn a_damaged_image_is_not_saved() {
+    let sandbox = sandbox_with_context();
+    build(&sandbox, "x");
+    let size = |path: &Path| fs::metadata(path).expect("blob").len();
+    let blobs = store::files(&store::blobs(&sandbox.store()));
+    let layer = blobs.iter().min_by_key(|it| size(it)).expect("a blob");
+    let damaged = vec![b'x'; fs::read(layer).expect("blob").len()];
+    fs::write(layer, damaged).expect("blob");
+    for path in ["saved", "saved.tar"] {
+        let finished = sandbox.rbuild(["image", "save", "--format", "oci", "-o", path, "x"]).go();
+        finished.fails(3, &["damaged", "hint: "]);
+        assert!(!finished.stderr.contains("could not be written"), "{finished}");
+    }
+}
+
+#[test]
 fn a_full_disk() {
     let sandbox = sandbox_with_context();
     let mut random = fastrand::Rng::with_seed(2);
@@ -383,6 +473,20 @@ fn ctrl_c_ends_a_push() {
     let mut running = sandbox.rbuild(["image", "push", &name]).start();
     running.until("a request", |_| (!registry.asked().is_empty()).then_some(()));
     interrupt(running, &sandbox, Signal::INT);
+}
+
+#[test]
+fn ctrl_c_ends_a_build_that_nobody_listens_to() {
+    // Standard error is full, and who could read it does not.
+    let script = "mkfifo full; exec 3<>full; head -c 65536 /dev/zero >&3; exec \"$@\" 2>&3";
+    let sandbox = sandbox_with_context();
+    let build = sandbox.rbuild(["image", "build", "ctx"]).under(["sh", "-c", script, "sh"]);
+    let mut running = build.start();
+    running.until("a write that waits", |process| {
+        let waits_in = fs::read_to_string(format!("/proc/{}/wchan", process.id()));
+        waits_in.is_ok_and(|it| it.contains("pipe_write")).then_some(())
+    });
+    interrupt(running, &sandbox, Signal::TERM);
 }
 
 /// Sends what Ctrl-C (or the machine) sends, and asserts that the program ends as told, soon, and leaves no process.

@@ -86,6 +86,19 @@ ENTRYPOINT [\"/bin/x\"]
 }
 
 #[test]
+fn an_argument_without_a_value_has_that_of_the_environment_even_if_it_is_empty() {
+    let dockerfile = "FROM scratch\nARG WHO=nobody\nLABEL who=\"<$WHO>\"\n";
+    let sandbox = sandbox(&[("ctx/Dockerfile", dockerfile)]);
+    for (value, want) in [(Some("me"), "<me>"), (Some(""), "<>"), (None, "<nobody>")] {
+        let run = sandbox.rbuild(["image", "build", "--build-arg", "WHO", "-t", "x", "ctx"]);
+        let run = if let Some(value) = value { run.env("WHO", value) } else { run };
+        run.ok();
+        let inspected = sandbox.rbuild(["image", "inspect", "x"]).ok();
+        assert!(inspected.stdout.contains(want), "{value:?}: {inspected}");
+    }
+}
+
+#[test]
 fn an_oci_layout_is_built_upon() {
     let sandbox = sandbox_with_context();
     build(&sandbox, "base:latest");

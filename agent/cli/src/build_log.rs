@@ -1,4 +1,4 @@
-//! The build log, word for word as CodeBuild writes it: reference section 5.
+//! The build log, word for word as CodeBuild's build logs have it.
 //!
 //! Each line is `[Container] TIME MESSAGE`; what commands write goes in between as it is, followed
 //! by an empty line. If it does not end with a line feed, its last line is ended first, so that

@@ -1,6 +1,7 @@
 //! Words for people, on standard error; data, and nothing else, on standard output.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     process::ExitCode,
     sync::OnceLock,
@@ -49,10 +50,27 @@ pub(crate) fn warn(text: &str) {
 
 /// Shows a line for people, above what is drawn.
 pub(crate) fn say(line: &str) {
+    let line = visible(line);
     // There is nobody to tell if standard error is gone; the exit status still says it.
     drawn().suspend(|| {
         let _ = writeln!(io::stderr(), "{line}");
     });
+}
+
+/// A text without what would change the terminal: it may quote files, images and registries.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_bad = |it: char| it.is_control() && it != '\n' && it != '\t';
+    if !text.contains(is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    for it in text.chars() {
+        match is_bad(it) {
+            true => clean.extend(it.escape_unicode()),
+            false => clean.push(it),
+        }
+    }
+    Cow::Owned(clean)
 }
 
 /// Takes away all that is drawn.
@@ -78,5 +96,21 @@ pub(crate) fn print_usage(err: &clap::Error) -> ExitCode {
     match err.use_stderr() {
         true => Kind::Input.into(),
         false => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_cannot_change_the_terminal() {
+        for (text, want) in [
+            ("two\n\tlines, grüße", "two\n\tlines, grüße"),
+            ("a \u{1b}[2Jb", "a \\u{1b}[2Jb"),
+            ("\r\u{7}\u{9b}1m\u{7f}\0", "\\u{d}\\u{7}\\u{9b}1m\\u{7f}\\u{0}"),
+        ] {
+            assert_eq!(visible(text), want);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a person is told when something goes wrong, and the exit status that a script gets.
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{error::Error, fmt, io, process::ExitCode};
 
 /// Whose fault it is, and so what to do about it. The exit statuses are documented in README.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,22 @@ impl Failure {
     }
 }
 
+/// The first cause of a kind, however deep: streams pass on what is wrong as their own errors.
+pub(crate) fn cause_of<T: Error + 'static>(err: &io::Error) -> Option<&T> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(err);
+    while let Some(err) = next {
+        if let Some(found) = err.downcast_ref() {
+            return Some(found);
+        }
+        // An `io::Error` passes over the error in it, to what caused that.
+        next = match err.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => err.source(),
+        };
+    }
+    None
+}
+
 /// An error whose own text was told already: only what caused it is left to say.
 #[derive(Debug)]
 struct Told(Box<dyn Error>);
@@ -124,8 +140,6 @@ impl From<Kind> for ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use expect_test::expect;
 
     use super::*;

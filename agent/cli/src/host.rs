@@ -9,6 +9,8 @@ use std::{
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process,
+    sync::mpsc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -21,9 +23,14 @@ use crate::{
 };
 
 /// The value of a variable; one that is empty counts as not set.
-#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
 pub(crate) fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|it| !it.is_empty())
+    variable_or_empty(name).filter(|it| !it.is_empty())
+}
+
+/// The value of a variable, which may be set and empty.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+pub(crate) fn variable_or_empty(name: &str) -> Option<String> {
+    env::var(name).ok()
 }
 
 /// All variables.
@@ -112,17 +119,31 @@ pub(crate) fn current_folder() -> Result<PathBuf, Failure> {
 pub(crate) fn stop_on_signals() -> Result<(), Failure> {
     let mut signals = Signals::new(TERM_SIGNALS)
         .map_err(|err| Failure::new(Kind::Outside, "signals could not be watched").because(err))?;
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            console::clear();
-            let kind = Kind::Stopped(signal);
-            let failure = Failure::new(kind, format!("stopped by {}", signal_name(signal)))
-                .hint("run it again: what was finished is kept, and nothing is half-written");
-            console::print_error(&failure);
-            stop(kind);
+            let (told, is_told) = mpsc::channel();
+            // If no thread can be started, nothing is told, and the wait is over at once.
+            let _ = thread::Builder::new().spawn(move || {
+                tell_of_stop(signal);
+                let _ = told.send(());
+            });
+            let _ = is_told.recv_timeout(LONGEST_FAREWELL);
+            stop(Kind::Stopped(signal));
         }
     });
     Ok(())
+}
+
+/// How long a stopped process may take to say so: whoever reads standard error may have stopped
+/// reading, while another thread waits for it.
+const LONGEST_FAREWELL: Duration = Duration::from_millis(500);
+
+fn tell_of_stop(signal: i32) {
+    console::clear();
+    let message = format!("stopped by {}", signal_name(signal));
+    let failure = Failure::new(Kind::Stopped(signal), message)
+        .hint("run it again: what was finished is kept, and nothing is half-written");
+    console::print_error(&failure);
 }
 
 #[expect(clippy::exit, reason = "other threads may be anywhere, and there is nothing to undo")]

@@ -1,7 +1,7 @@
 //! The command line: arguments in; words, and an exit status, out.
 //!
 //! Read in this order: [`main`], [`args`], the module in [`commands`] that has the name of the
-//! command, [`console`], [`failure`]. [`host`] is what is known of this machine, [`registries`]
+//! command, [`console`], [`failure`]. [`host`] is what is known of this machine, [`input`] reads files, [`registries`]
 //! and [`aws`] are the adapters of the libraries' ports.
 //!
 //! **Architecture invariant:** only this crate reads arguments, the environment, and the clock;
@@ -18,6 +18,7 @@ mod commands;
 mod console;
 mod failure;
 mod host;
+mod input;
 mod registries;
 
 /// Does what the arguments of this process say.

@@ -2,7 +2,7 @@
 //!
 //! ECR's come from AWS and stay in memory; all others come from docker's own file.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use rbuild_imagebuilder::registry::{
     Client, Credential, CredentialFuture, Credentials, CredentialsError, Options,
@@ -20,8 +20,14 @@ use crate::{
 /// A client for all registries; connects to nothing yet.
 pub(crate) fn client(global: &Global) -> Result<Client, Failure> {
     let credentials = HostCredentials { docker: docker_config()?, aws: Aws::new() };
-    let insecure = global.insecure_registry.clone();
-    Ok(Client::new(Options { insecure, ..Options::default() }, Arc::new(credentials)))
+    let options = Options {
+        insecure: global.insecure_registry.clone(),
+        // About two seconds in all: someone may be waiting for the error.
+        tries: 4,
+        first_pause: Duration::from_millis(300),
+        ..Options::default()
+    };
+    Ok(Client::new(options, Arc::new(credentials)))
 }
 
 /// What waits for networks.

@@ -39,18 +39,23 @@ pub(super) fn resolve(text: &str, rootfs: &Rootfs, store: &Store) -> Result<Owne
     if user.is_empty() || group.is_some_and(|it| it.is_empty() || it.contains(':')) {
         return Err(OwnerError::Form(text.to_owned()));
     }
-    let (uid, own) = match user.parse::<u32>() {
-        Ok(uid) => (u64::from(uid), u64::from(uid)),
-        Err(_) => find(rootfs, store, "user", "/etc/passwd", user)?,
+    let (uid, own) = match number(user) {
+        Some(uid) => (uid, uid),
+        None => find(rootfs, store, "user", "/etc/passwd", user)?,
     };
     let gid = match group {
         None => own,
-        Some(group) => match group.parse::<u32>() {
-            Ok(gid) => u64::from(gid),
-            Err(_) => find(rootfs, store, "group", "/etc/group", group)?.0,
+        Some(group) => match number(group) {
+            Some(gid) => gid,
+            None => find(rootfs, store, "group", "/etc/group", group)?.0,
         },
     };
     Ok(Owner { uid, gid })
+}
+
+/// A user's or group's number; the highest means "none" to the system.
+fn number(text: &str) -> Option<u64> {
+    text.parse::<u32>().ok().filter(|it| *it != u32::MAX).map(u64::from)
 }
 
 /// The third and fourth fields of the line that begins with `name` (passwd(5), group(5)).
@@ -64,9 +69,11 @@ fn find(
     let text = rootfs.text(store, file)?.unwrap_or_default();
     let found = text.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        let number = |it: usize| fields.get(it)?.trim().parse::<u32>().ok().map(u64::from);
+        let number = |it: usize| number(fields.get(it)?.trim());
         (fields.first() == Some(&name))
             .then(|| Some((number(2)?, number(3).unwrap_or_default())))?
     });
+    // Root is root, also where there is no file that says so.
+    let found = found.or_else(|| (name == "root").then_some((0, 0)));
     found.ok_or_else(|| OwnerError::Unknown { what, name: name.to_owned(), file })
 }

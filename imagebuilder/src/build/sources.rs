@@ -1,7 +1,5 @@
 //! What `COPY` finds: paths and patterns become files of the context or of an image.
 
-use std::borrow::Cow;
-
 use thiserror::Error;
 
 use crate::{
@@ -16,8 +14,10 @@ use crate::{
 
 /// One file or folder to copy, with what lies in it.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
-    tree: Cow<'a, Tree>,
+pub(super) struct Found {
+    /// Which of the sources it belongs to.
+    source: usize,
+    tree: Tree,
     path: TreePath,
     name: Vec<u8>,
 }
@@ -36,9 +36,6 @@ pub enum SourceError {
     /// It is there, and `.dockerignore` keeps it out.
     #[error("`{0}` is kept out of the build context by `.dockerignore`")]
     Ignored(String),
-    /// It leads outside.
-    #[error("`{0}` leads outside of the build context")]
-    Outside(String),
     /// It cannot be a path.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -61,9 +58,17 @@ pub enum SourceError {
 const CONTEXT: &str = "the build context";
 const IMAGE: &str = "the image or stage that is copied from";
 
-impl Found<'_> {
+impl Found {
     pub(super) fn as_source(&self) -> copy::Source<'_> {
         copy::Source { tree: &self.tree, path: self.path.clone(), name: self.name.clone() }
+    }
+
+    pub(super) fn source(&self) -> usize {
+        self.source
+    }
+
+    pub(super) fn path(&self) -> &TreePath {
+        &self.path
     }
 
     /// Adds what is copied to the key of a step: the name that a file gets, and the content.
@@ -74,49 +79,33 @@ impl Found<'_> {
     }
 }
 
-/// The sources in the context, in order; those of a pattern are sorted.
-pub(super) fn in_context(
-    context: &Context,
-    texts: &[String],
-) -> Result<Vec<Found<'static>>, SourceError> {
+/// The sources in the context, in order; those of a pattern, which may be none, are sorted.
+pub(super) fn in_context(context: &Context, texts: &[String]) -> Result<Vec<Found>, SourceError> {
     let mut found = Vec::new();
-    for text in texts {
+    for (source, text) in texts.iter().enumerate() {
         for path in paths(context, text)? {
             let resolved = context.resolve(&path)?;
             let name = path.name().unwrap_or_default().to_vec();
-            found.push(Found { tree: Cow::Owned(context.read(&resolved)?), path: resolved, name });
-        }
-    }
-    Ok(found)
-}
-
-/// The paths of the sources, with links followed.
-pub(super) fn paths_in_context(
-    context: &Context,
-    texts: &[String],
-) -> Result<Vec<TreePath>, SourceError> {
-    let mut found = Vec::new();
-    for text in texts {
-        for path in paths(context, text)? {
-            found.push(context.resolve(&path)?);
+            let tree = context.read(&resolved)?;
+            found.push(Found { source, tree, path: resolved, name });
         }
     }
     Ok(found)
 }
 
 fn paths(context: &Context, text: &str) -> Result<Vec<TreePath>, SourceError> {
-    if climbs_out(text) {
-        return Err(SourceError::Outside(text.to_owned()));
-    }
     let is_there = |path: &TreePath| -> Result<bool, SourceError> {
-        Ok(context.stat(&context.resolve(path)?)?.is_some())
+        let resolved = context.resolve(path)?;
+        // A link is kept out by its own name, and by that of what it points to.
+        let is_kept_out = *path != resolved && context.is_ignored(path);
+        Ok(!is_kept_out && context.stat(&resolved)?.is_some())
     };
     let not_found = || SourceError::NotFound { path: text.to_owned(), place: CONTEXT };
     if !has_wildcard(text) {
         let path = TreePath::parse_in_root(text.as_bytes())?;
         return match is_there(&path)? {
             true => Ok(vec![path]),
-            false if context.is_ignored(&context.resolve(&path)?) => {
+            false if context.is_ignored(&path) || context.is_ignored(&context.resolve(&path)?) => {
                 Err(SourceError::Ignored(text.to_owned()))
             }
             false => Err(not_found()),
@@ -135,19 +124,13 @@ fn paths(context: &Context, text: &str) -> Result<Vec<TreePath>, SourceError> {
             found.push(path);
         }
     }
-    match found.is_empty() {
-        true => Err(not_found()),
-        false => Ok(found),
-    }
+    Ok(found)
 }
 
-/// The sources in an image or stage, in order; those of a pattern are sorted.
-pub(super) fn in_rootfs<'a>(
-    rootfs: &'a Rootfs,
-    texts: &[String],
-) -> Result<Vec<Found<'a>>, SourceError> {
+/// The sources in an image or stage, in order; those of a pattern, which may be none, are sorted.
+pub(super) fn in_rootfs(rootfs: &Rootfs, texts: &[String]) -> Result<Vec<Found>, SourceError> {
     let mut found = Vec::new();
-    for text in texts {
+    for (source, text) in texts.iter().enumerate() {
         let not_found = || SourceError::NotFound { path: text.to_owned(), place: IMAGE };
         let paths = match has_wildcard(text) {
             false => vec![TreePath::parse_in_root(text.as_bytes())?],
@@ -157,16 +140,14 @@ pub(super) fn in_rootfs<'a>(
                 Ok(children.iter().filter_map(|it| it.name().map(<[u8]>::to_vec)).collect())
             })?,
         };
-        if paths.is_empty() {
-            return Err(not_found());
-        }
         for path in paths {
             let resolved = rootfs.resolve(&path, true)?;
             if !resolved.is_root() && rootfs.tree().get(&resolved).is_none() {
                 return Err(not_found());
             }
             let name = path.name().unwrap_or_default().to_vec();
-            found.push(Found { tree: Cow::Borrowed(rootfs.tree()), path: resolved, name });
+            let tree = rootfs.with_links(&resolved);
+            found.push(Found { source, tree, path: resolved, name });
         }
     }
     Ok(found)
@@ -191,18 +172,4 @@ fn matching(pattern: &str, names: List<'_>) -> Result<Vec<TreePath>, SourceError
     }
     found.sort();
     Ok(found)
-}
-
-/// Whether `..` goes above the context.
-fn climbs_out(text: &str) -> bool {
-    let mut depth = 0_usize;
-    for part in text.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if depth == 0 => return true,
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-    }
-    false
 }

@@ -174,9 +174,12 @@ fn what_cannot_be_copied_is_said() {
     std::os::unix::fs::symlink("/etc/passwd", bench.context().join("out")).unwrap();
     for (line, want) in [
         ("COPY missing /", "`missing` is not in the build context"),
-        ("COPY *.md /", "`*.md` is not in the build context"),
         ("COPY secret /", "`secret` is kept out of the build context by `.dockerignore`"),
-        ("COPY ../a /", "`../a` leads outside of the build context"),
+        ("COPY ../missing /", "`../missing` is not in the build context"),
+        (
+            "COPY --chown=4294967295 a /",
+            "there is no user `4294967295` in the image's `/etc/passwd`",
+        ),
         (
             "COPY out /",
             "`out` leads outside of the build context: the link `out` points to `/etc/passwd`",
@@ -199,6 +202,168 @@ fn what_cannot_be_copied_is_said() {
         assert_eq!(error.to_string(), want, "for `{line}`");
         assert_eq!(error.place.map(|it| it.line), Some(2), "for `{line}`");
     }
+}
+
+#[test]
+fn a_pattern_may_match_nothing() {
+    let bench = Bench::new(&[("package.json", "{}")]);
+    bench.check(
+        "FROM scratch\nCOPY package.json yarn.lock* ./\n",
+        expect![[r#"
+        package.json 644 0:0
+    "#]],
+    );
+    let built = bench.build("FROM scratch\nCOPY *.md /docs/\n").unwrap();
+    assert_eq!(built.image.layers, []);
+}
+
+#[test]
+fn exceptions_below_an_ignored_folder_are_found() {
+    let ignore = "*\n!src/keep\n";
+    let bench = Bench::new(&[
+        ("src/keep", "k"),
+        ("src/drop", "d"),
+        ("other/x", "x"),
+        (".dockerignore", ignore),
+    ]);
+    for line in ["COPY src /out", "COPY s* /out", "COPY . /"] {
+        let built = bench.build(&format!("FROM scratch\n{line}\n")).unwrap();
+        let text = list(&bench.rootfs(&built));
+        assert!(text.contains("/keep 644") && !text.contains("drop"), "for `{line}`: {text}");
+    }
+    let error = bench.build("FROM scratch\nCOPY other /\n").unwrap_err();
+    assert_eq!(error.to_string(), "`other` is kept out of the build context by `.dockerignore`");
+}
+
+#[test]
+fn a_link_is_kept_out_by_its_own_name() {
+    let bench = Bench::new(&[("a", "a"), (".dockerignore", "link\n")]);
+    std::os::unix::fs::symlink("a", bench.context().join("link")).unwrap();
+    assert!(bench.build("FROM scratch\nCOPY link /\n").is_err());
+}
+
+#[test]
+fn arguments_are_inherited_with_the_stage() {
+    let bench = Bench::new(&[]);
+    let text = "FROM scratch AS base\nARG NAME=joe\nFROM base\nLABEL who=$NAME\n";
+    let built = bench.build(text).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&built.image.config_bytes).unwrap();
+    assert_eq!(config["config"]["Labels"]["who"], "joe");
+}
+
+/// Adds an image with one layer that holds these entries: folders end in a slash, links have
+/// ` -> `; parents are as they are given.
+fn base_of(bench: &Bench, entries: &[&str]) -> Layer {
+    let mut tar = tar::Builder::new(Vec::new());
+    for entry in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_size(0);
+        let (name, link) = entry.split_once(" -> ").unwrap_or((entry, ""));
+        let kind = match (link, name.ends_with('/')) {
+            ("", true) => tar::EntryType::Directory,
+            ("", false) => tar::EntryType::Regular,
+            _ => tar::EntryType::Symlink,
+        };
+        header.set_entry_type(kind);
+        match link {
+            "" => tar.append_data(&mut header, name, std::io::empty()).unwrap(),
+            link => tar.append_link(&mut header, name, link).unwrap(),
+        }
+    }
+    let blob = bench.store.write_blob(&tar.into_inner().unwrap()).unwrap();
+    let media_type = crate::image::OCI_LAYER.to_owned();
+    Layer { media_type, digest: blob.digest, size: blob.size, diff_id: blob.digest }
+}
+
+#[test]
+fn layers_as_others_write_them_are_understood() {
+    let bench = Bench::new(&[]);
+    let show = |layers: &[&[&str]]| {
+        let layers: Vec<Layer> = layers.iter().map(|it| base_of(&bench, it)).collect();
+        Rootfs::read(&bench.store, &layers).map(|it| list(&it)).map_err(|it| it.to_string())
+    };
+    // No entries for parents.
+    assert_eq!(
+        show(&[&["app/bin/x"]]).unwrap(),
+        "app/ 755 0:0\napp/bin/ 755 0:0\napp/bin/x 755 0:0\n"
+    );
+    // A folder of an upper layer lies behind a link of a lower one.
+    let got =
+        show(&[&["usr/", "usr/lib/", "lib -> usr/lib"], &["lib/arch/", "lib/arch/f"]]).unwrap();
+    assert!(got.contains("usr/lib/arch/f 755"), "{got}");
+    // Whiteouts, and such as name no file.
+    let got = show(&[&["a/", "a/x", "a/y", "b"], &["a/.wh.x", ".wh.b"]]).unwrap();
+    assert_eq!(got, "a/ 755 0:0\na/y 755 0:0\n");
+    let got = show(&[&["a/", "a/x"], &["a/.wh..wh..opq", "a/z"]]).unwrap();
+    assert_eq!(got, "a/ 755 0:0\na/z 755 0:0\n");
+    assert!(show(&[&["a/.wh."]]).is_err() && show(&[&["a/.wh..."]]).is_err());
+}
+
+#[test]
+fn the_root_of_a_stage_is_copied_with_its_hard_links() {
+    let bench = Bench::new(&[("d/a", "a")]);
+    fs::hard_link(bench.context().join("d/a"), bench.context().join("d/b")).unwrap();
+    let built =
+        bench.build("FROM scratch AS s\nCOPY d /q\nFROM scratch\nCOPY --from=s / /\n").unwrap();
+    bench.check(
+        "FROM scratch AS s\nCOPY d /q\nFROM scratch\nCOPY --from=s / /\n",
+        expect![[r#"
+        q/ 755 0:0
+        q/a 644 0:0
+        q/b 644 0:0
+    "#]],
+    );
+    let first = bench.build("FROM scratch\nCOPY d /q\n").unwrap();
+    assert_eq!(built.image.layers[0].diff_id, first.image.layers[0].diff_id);
+}
+
+#[test]
+fn the_last_of_env_and_arg_counts() {
+    let mut bench = Bench::new(&[]);
+    bench.args.insert("Y".into(), "given".into());
+    let built = bench
+        .build(
+            "FROM scratch\nENV X=env Y=env\nARG X=arg\nARG Y\nARG Z=1\nARG Z\nLABEL l=$X-$Y-$Z\n",
+        )
+        .unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&built.image.config_bytes).unwrap();
+    assert_eq!(config["config"]["Labels"]["l"], "arg-given-1");
+    assert_eq!(config["config"]["Env"][1], "X=env");
+}
+
+#[test]
+fn a_file_that_would_remove_another_is_refused() {
+    let bench = Bench::new(&[("d/.wh.x", "")]);
+    let error = bench.build("FROM scratch\nCOPY d /\n").unwrap_err();
+    assert!(error.to_string().contains("names that begin with `.wh.`"), "{error}");
+}
+
+#[test]
+fn values_cannot_grow_without_bound() {
+    let bench = Bench::new(&[]);
+    let mut text = format!("FROM scratch\nENV A={}\n", "x".repeat(1 << 16));
+    for _ in 0..200 {
+        text += "ENV B=$A\n";
+    }
+    let error = bench.build(&text).unwrap_err();
+    assert!(matches!(error.kind, BuildErrorKind::LargeValues), "{error}");
+}
+
+#[test]
+fn a_damaged_layer_is_made_again_once_it_was_noticed() {
+    let bench = Bench::new(&[("a", "a")]);
+    let dockerfile = "FROM scratch AS s\nCOPY a /\nFROM scratch\nCOPY --from=s /a /b\n";
+    let first = bench.build(dockerfile).unwrap();
+    let damaged = bench.build("FROM scratch\nCOPY a /\n").unwrap().image.layers[0].digest;
+    let path = bench.store.root().join("blobs/sha256").join(damaged.hex());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let other = dockerfile.replace("/b", "/c");
+    assert!(bench.build(&other).is_err(), "what is copied comes from the damaged layer");
+    bench.build(&other).unwrap();
+    assert_eq!(bench.build(dockerfile).unwrap().image.digest(), first.image.digest());
 }
 
 #[test]

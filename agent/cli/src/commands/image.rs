@@ -1,9 +1,10 @@
 //! `rbuild image …`: the images of the store.
 
-use std::path::Path;
+use std::{error::Error, io, path::Path};
 
 use rbuild_imagebuilder::{
     catalog::{self, CatalogError},
+    digest::VerifyError,
     layout::{self, LayoutError},
     reference::Reference,
     store::{Origin, Store, StoreError, StoredImage},
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{Global, Image},
-    console,
-    failure::{Failure, Kind},
+    console::{self, size},
+    failure::{Failure, Kind, cause_of},
     host,
 };
 
@@ -49,9 +50,11 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
     }
     let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE"].map(str::to_owned)];
     for it in &images {
-        let size = console::size::bytes(it.content.layers.iter().map(|it| it.size).sum());
         let digest = it.image.digest.hex()[..12].to_owned();
-        let platform = it.content.config.platform().to_string();
+        let (platform, size) = match &it.content {
+            Some(content) => (content.config.platform().to_string(), size::bytes(size_of(content))),
+            None => ("damaged".to_owned(), "-".to_owned()),
+        };
         let mut names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
         if names.is_empty() {
             names.push("<none>".to_owned());
@@ -66,13 +69,19 @@ fn listed(it: &catalog::Listed) -> Value {
     let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
     json!({
         "digest": it.image.digest.to_string(),
-        "id": it.content.config_digest().to_string(),
+        "id": it.content.as_ref().map(|it| it.config_digest().to_string()),
         "names": names,
-        "platform": it.content.config.platform().to_string(),
-        "created": it.content.config.created(),
-        "size": it.content.layers.iter().map(|it| it.size).sum::<u64>(),
+        "platform": it.content.as_ref().map(|it| it.config.platform().to_string()),
+        "created": it.content.as_ref().and_then(|it| it.config.created()),
+        "size": it.content.as_ref().map(size_of),
+        "damaged": it.content.is_none(),
         "mediaType": it.image.media_type,
     })
+}
+
+/// The bytes of an image's layers.
+fn size_of(image: &rbuild_imagebuilder::image::Image) -> u64 {
+    image.layers.iter().map(|it| it.size).sum()
 }
 
 fn inspect(store: &Store, text: &str) -> Result<(), Failure> {
@@ -95,7 +104,7 @@ fn remove(store: &Store, images: &[String]) -> Result<(), Failure> {
             console::say(&format!("removed name {}", short_name(name)));
         }
         if let Some(digest) = removed.image {
-            let freed = console::size::bytes(removed.freed);
+            let freed = size::bytes(removed.freed);
             console::say(&format!("removed image {digest} ({freed} freed)"));
         }
     }
@@ -150,7 +159,7 @@ fn load(store: &Store, input: Option<&Path>) -> Result<(), Failure> {
         Some(path) => layout::load(store, path, &platform, now),
         None => {
             let path = Path::new("standard input");
-            layout::load_tar(store, std::io::stdin().lock(), path, &platform, now)
+            layout::load_tar(store, io::stdin().lock(), path, &platform, now)
         }
     };
     for image in loaded.map_err(layout_failure)? {
@@ -174,24 +183,28 @@ pub(super) fn store_failure(err: StoreError) -> Failure {
         StoreError::Busy { .. } => {
             Failure::of(Kind::Outside, err).hint("wait until it is done, and try again")
         }
-        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Record { .. } => {
-            Failure::of(Kind::Outside, err)
-                .hint("build or pull the image again, or remove it with `rbuild image rm`")
-        }
         StoreError::Io { ref source, .. } => {
             let hint = io_hint(source);
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
+        err => damaged_failure(err),
     }
 }
 
+/// Something in the store is not what it was.
+pub(super) fn damaged_failure(err: impl Error + 'static) -> Failure {
+    Failure::of(Kind::Outside, err).hint(MAKE_AGAIN)
+}
+
+const MAKE_AGAIN: &str = "build or pull the image again, or remove it with `rbuild image rm`";
+
 /// What to do about common faults of a disk.
-pub(super) fn io_hint(err: &std::io::Error) -> Option<&'static str> {
+pub(super) fn io_hint(err: &io::Error) -> Option<&'static str> {
     match err.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space, or name a store on another disk with --store")
         }
-        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             Some("name a folder that can be written with --store")
         }
         _ => None,
@@ -212,16 +225,59 @@ pub(super) fn catalog_failure(err: CatalogError) -> Failure {
     }
 }
 
+/// What was read from the store to be written may be at fault.
+fn unwritten_failure(path: &Path, err: io::Error) -> Failure {
+    if cause_of::<VerifyError>(&err).is_some() {
+        let failure = Failure::new(Kind::Outside, "an image in the store is damaged");
+        return failure.because(err).hint(MAKE_AGAIN);
+    }
+    match err.downcast::<StoreError>() {
+        Ok(err) => store_failure(err),
+        Err(err) => {
+            let hint = io_hint(&err);
+            let message = format!("`{}` could not be written", path.display());
+            Failure::new(Kind::Outside, message).because(err).hint_if(hint)
+        }
+    }
+}
+
 pub(super) fn layout_failure(err: LayoutError) -> Failure {
     match err {
         LayoutError::Store(err) => store_failure(err),
         LayoutError::Catalog(err) => catalog_failure(err),
-        LayoutError::Io { action: "written", ref source, .. } => {
-            let hint = io_hint(source);
-            Failure::of(Kind::Outside, err).hint_if(hint)
-        }
+        LayoutError::Io { action: "written", path, source } => unwritten_failure(&path, source),
         LayoutError::DockerArchive { .. } => Failure::of(Kind::Input, err)
             .hint("`skopeo copy docker-archive:FILE oci:FOLDER` makes an OCI layout of it"),
         _ => Failure::of(Kind::Input, err),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use rbuild_imagebuilder::digest::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_blob_is_not_a_file_that_could_not_be_written() {
+        let digest = Digest::of(b"");
+        let damaged = io::Error::new(io::ErrorKind::InvalidData, VerifyError::TooLong(digest));
+        let missing = io::Error::other(StoreError::Missing(digest));
+        let told = [io::Error::other(damaged), missing, io::Error::other("no")].map(|source| {
+            let err = LayoutError::Io { action: "written", path: "saved.tar".into(), source };
+            let failure = layout_failure(err);
+            assert_eq!(failure.kind, Kind::Outside);
+            failure.to_string()
+        });
+        expect![[r#"
+            error: an image in the store is damaged
+            caused by: content of sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 is longer than it should be
+            hint: build or pull the image again, or remove it with `rbuild image rm`
+            error: blob sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 is not in the store
+            hint: build or pull the image again, or remove it with `rbuild image rm`
+            error: `saved.tar` could not be written
+            caused by: no"#]]
+        .assert_eq(&told.join("\n"));
     }
 }

@@ -5,13 +5,16 @@ use std::{
     fs, io,
     io::Write as _,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::{
+        Component::{CurDir, Normal},
+        Path, PathBuf,
+    },
     time::Duration,
 };
 
 use rbuild_agent::{
     artifacts::{self, ArtifactsError, LocalArtifacts},
-    buildspec::{Buildspec, Problem},
+    buildspec::{Buildspec, Problem, UnknownKey},
     environment::Facts,
     plan::{Inputs, Plan},
     run::{self, Outcome, Reason, Report, RunError},
@@ -27,7 +30,7 @@ use crate::{
     args::{Global, Packaging, Run},
     console::{self, builds::View, excerpt::excerpt, size},
     failure::{Failure, Kind},
-    host,
+    host, input,
 };
 
 mod environment;
@@ -53,7 +56,9 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         facts: facts(&folder, started),
         programs: private.programs(),
     };
-    warn_of_unknown_keys(&buildspec);
+    for key in &buildspec.unknown_keys {
+        console::warn(&unknown_key(&source.shown, key));
+    }
     let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
     let mut artifacts = artifacts(args, &folder, &plan)?;
     let setup = Setup {
@@ -94,6 +99,9 @@ fn source_folder(args: &Run) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The most bytes of a buildspec.
+const LARGEST_BUILDSPEC: u64 = 100_000_000;
+
 fn read_buildspec(args: &Run, folder: &Path) -> Result<(Source, Buildspec), Failure> {
     let path = folder.join(&args.buildspec);
     let shown = args.buildspec.display().to_string();
@@ -101,7 +109,12 @@ fn read_buildspec(args: &Run, folder: &Path) -> Result<(Source, Buildspec), Fail
         let message = format!("the buildspec `{shown}` is a folder");
         return Err(Failure::new(Kind::Input, message).hint("name the file in it"));
     }
-    let bytes = fs::read(&path).map_err(|err| {
+    if leads_outside(&args.buildspec, folder) {
+        let message = format!("the buildspec `{shown}` is a link that leads out of the source");
+        return Err(Failure::new(Kind::Input, message)
+            .hint("name the file itself by its absolute path, if it is meant"));
+    }
+    let bytes = input::read(&path, LARGEST_BUILDSPEC).map_err(|err| {
         let message = format!("the buildspec `{shown}` could not be read");
         let hint = (err.kind() == io::ErrorKind::NotFound)
             .then(|| format!("it is looked for in the source folder, {}", folder.display()));
@@ -115,6 +128,13 @@ fn read_buildspec(args: &Run, folder: &Path) -> Result<(Source, Buildspec), Fail
     }
 }
 
+/// Whether a path below the source folder leads out of it. The link came with the source, and
+/// could have lines of the user's own files shown; `..` and absolute paths are the user's wish.
+fn leads_outside(buildspec: &Path, folder: &Path) -> bool {
+    let is_below = buildspec.components().all(|it| matches!(it, Normal(_) | CurDir));
+    is_below && fs::canonicalize(folder.join(buildspec)).is_ok_and(|it| !it.starts_with(folder))
+}
+
 /// Shows all problems of a file; the last becomes the failure of the command.
 fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
@@ -122,10 +142,10 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     for (index, problem) in problems.into_iter().enumerate() {
         let Problem { place, message, hint, aws } = problem;
         let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
-        if let Some(place) = place {
-            let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
-            failure = failure.excerpt(excerpt);
-        }
+        failure = failure.excerpt(match place {
+            Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
+            None => format!(" --> {}", source.shown),
+        });
         if let Some(aws) = aws {
             failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
         }
@@ -138,12 +158,10 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
 }
 
 /// CodeBuild's own words go to the log; what they lack is told here.
-fn warn_of_unknown_keys(buildspec: &Buildspec) {
-    for key in &buildspec.unknown_keys {
-        let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
-        let (line, column) = (key.place.line, key.place.column);
-        console::warn(&format!("line {line}:{column}: `{}` means nothing here{mean}", key.key));
-    }
+fn unknown_key(file: &str, key: &UnknownKey) -> String {
+    let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
+    let (line, column) = (key.place.line, key.place.column);
+    format!("{file}:{line}:{column}: `{}` means nothing here{mean}", key.key)
 }
 
 /// The folder in memory that variables are carried in; on disk only where there is no such.
@@ -283,3 +301,62 @@ fn shell_failure(err: ShellError) -> Failure {
 
 /// Variables as the agent takes them.
 type Variables = Vec<(OsString, OsString)>;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use expect_test::expect;
+    use rbuild_agent::source::Place;
+
+    use super::*;
+
+    #[test]
+    fn links_that_came_with_the_source_do_not_lead_out_of_it() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        let folder = top.join("src");
+        fs::create_dir_all(folder.join("ci")).unwrap();
+        fs::write(top.join("secret"), "").unwrap();
+        fs::write(folder.join("ci/spec.yml"), "").unwrap();
+        for (target, link) in [
+            ("../secret", "outside.yml"),
+            ("ci/spec.yml", "inside.yml"),
+            ("../src/ci/spec.yml", "around.yml"),
+            ("..", "up"),
+        ] {
+            symlink(target, folder.join(link)).unwrap();
+        }
+        let absolute = folder.join("outside.yml").display().to_string();
+        for (buildspec, want) in [
+            ("outside.yml", true),
+            ("./outside.yml", true),
+            ("up/secret", true),
+            ("inside.yml", false),
+            ("around.yml", false),
+            ("ci/spec.yml", false),
+            ("missing.yml", false),
+            ("../secret", false),
+            ("ci/../outside.yml", false),
+            (&absolute, false),
+        ] {
+            assert_eq!(leads_outside(Path::new(buildspec), &folder), want, "for `{buildspec}`");
+        }
+    }
+
+    #[test]
+    fn a_file_is_named_wherever_it_is_wrong() {
+        let source = Source { shown: "ci/a.yml".into(), path: "a.yml".into(), text: String::new() };
+        let problems = Buildspec::parse(b"").unwrap_err();
+        expect![[r#"
+            error: the file is empty
+             --> ci/a.yml
+            hint: write `version: 0.2`, and `phases` with `commands` in them"#]]
+        .assert_eq(&invalid(&source, problems).to_string());
+        let place = Place { line: 6, column: 5 };
+        let (section, key) = ("BUILD".into(), "comands".into());
+        let key = UnknownKey { section, key, place, suggestion: Some("commands") };
+        let want = "ci/a.yml:6:5: `comands` means nothing here: did you mean `commands`?";
+        assert_eq!(unknown_key(&source.shown, &key), want);
+    }
+}

@@ -147,7 +147,7 @@ impl Progress {
                 let first = command.text.lines().next().unwrap_or_default();
                 let stage = self.stage.map(|it| it.to_string()).unwrap_or_default();
                 let short: String = first.chars().take(60).collect();
-                self.bar.set_message(format!("{stage}: {short}"));
+                self.bar.set_message(super::visible(&format!("{stage}: {short}")).into_owned());
                 self.bar.reset_elapsed();
                 format!("[{stage}] $ {}\n", command.text.trim_end()).into_bytes()
             }

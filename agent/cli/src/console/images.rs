@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,6 +21,8 @@ use crate::host;
 pub(crate) struct Images {
     state: Mutex<State>,
     draws: bool,
+    /// What warnings are about.
+    file: String,
 }
 
 #[derive(Default)]
@@ -36,7 +39,12 @@ const QUIET: Duration = Duration::from_millis(300);
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), draws: host::is_terminal() }
+        Self { state: Mutex::default(), draws: host::is_terminal(), file: String::new() }
+    }
+
+    /// Shows what is built from this Dockerfile.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        Self { file: path.display().to_string(), ..Self::new() }
     }
 
     /// Shows one event.
@@ -54,10 +62,7 @@ impl Images {
                 }
                 super::say(&layer(*entries, *content, *size, digest));
             }
-            Event::Warning { line, text } => match line {
-                0 => super::warn(text),
-                line => super::warn(&format!("line {line}: {text}")),
-            },
+            Event::Warning { line, text } => super::warn(&warning(&self.file, *line, text)),
             Event::ImageBuilt { digest, cached, layers, size } => {
                 super::say(&built(digest, *cached, *layers, *size));
             }
@@ -113,6 +118,13 @@ fn bar(total: u64, name: &str) -> ProgressBar {
     bar
 }
 
+fn warning(file: &str, line: usize, text: &str) -> String {
+    match line {
+        0 => text.to_owned(),
+        line => format!("{file}:{line}: {text}"),
+    }
+}
+
 fn step(number: usize, total: usize, stage: &str, text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match stage {
@@ -163,4 +175,15 @@ fn verb(direction: Direction) -> &'static str {
 /// The first digits of a digest: enough for people to tell blobs apart.
 fn short(digest: &Digest) -> String {
     format!("sha256:{}", &digest.hex()[..12])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_names_the_place_that_it_is_about() {
+        assert_eq!(warning("ctx/Dockerfile", 3, "odd"), "ctx/Dockerfile:3: odd");
+        assert_eq!(warning("ctx/Dockerfile", 0, "odd"), "odd");
+    }
 }

@@ -2,11 +2,12 @@
 
 use rbuild_imagebuilder::{
     catalog,
+    digest::Digest,
     event::Event,
     image::ImageError,
     reference::Reference,
     registry::RegistryError,
-    store::StoreError,
+    store::{Store, StoreError},
     transfer::{self, TransferError},
 };
 
@@ -14,7 +15,7 @@ use super::{catalog_failure, store, store_failure};
 use crate::{
     args::Global,
     console,
-    failure::{Failure, Kind},
+    failure::{Failure, Kind, cause_of},
     host, registries,
 };
 
@@ -26,18 +27,31 @@ pub(super) fn push(images: &[String], global: &Global) -> Result<(), Failure> {
     // Every name is looked up before the first is pushed.
     let mut found = Vec::new();
     for text in images {
-        let name: Reference = text.parse().map_err(|err| Failure::of(Kind::Input, err))?;
-        found.push((catalog::find(&store, text).map_err(catalog_failure)?.digest, name));
+        found.push(find_named(&store, text)?);
     }
     let runtime = registries::runtime()?;
     for (digest, name) in found {
-        let name = name.with_default_tag();
         runtime
             .block_on(transfer::push(&client, &store, digest, &name, &emit))
             .map_err(transfer_failure)?;
         console::print_line(&name.pinned(digest).to_string())?;
     }
     Ok(())
+}
+
+/// The image with this name. Digits of a digest are no name, and would be taken for one of Docker
+/// Hub's.
+fn find_named(store: &Store, text: &str) -> Result<(Digest, Reference), Failure> {
+    let image = catalog::find(store, text).map_err(catalog_failure)?;
+    if let Ok(name) = text.parse::<Reference>() {
+        let name = name.with_default_tag();
+        let known = store.name(&name.canonical()).map_err(store_failure)?;
+        if name.digest().is_some() || known.is_some() {
+            return Ok((image.digest, name));
+        }
+    }
+    Err(Failure::new(Kind::Input, format!("`{text}` is not the name of an image"))
+        .hint("name the image first: `rbuild image tag` gives it the name to push it by"))
 }
 
 pub(super) fn pull(images: &[String], global: &Global) -> Result<(), Failure> {
@@ -65,9 +79,6 @@ pub(super) fn transfer_failure(err: TransferError) -> Failure {
         TransferError::Store(err) => store_failure(err),
         TransferError::Catalog(err) => catalog_failure(err),
         TransferError::Registry(err) => registry_failure(err),
-        TransferError::NotFound(_) | TransferError::Platform { .. } => {
-            Failure::of(Kind::Input, err).hint("look at the name and the tag")
-        }
         TransferError::Offline(_) => {
             Failure::of(Kind::Input, err).hint("pull it first, or leave out --offline")
         }
@@ -76,7 +87,12 @@ pub(super) fn transfer_failure(err: TransferError) -> Failure {
                 .then_some("rbuild reads OCI images and docker's (version 2, schema 2)");
             Failure::of(Kind::Input, err).hint_if(hint)
         }
-        TransferError::LargeConfig(_) => Failure::of(Kind::Input, err),
+        err => {
+            let is_other =
+                matches!(err, TransferError::NotFound(_) | TransferError::Platform { .. });
+            let hint = is_other.then_some("look at the name and the tag");
+            Failure::of(Kind::Input, err).hint_if(hint)
+        }
     }
 }
 
@@ -117,8 +133,7 @@ fn registry_failure(err: RegistryError) -> Failure {
 
 /// A full disk lies two causes deep: the store's error is passed on as one of a stream.
 fn disk_hint(err: &std::io::Error) -> Option<&'static str> {
-    let inner = err.get_ref().and_then(|it| it.downcast_ref::<StoreError>());
-    match inner {
+    match cause_of(err) {
         Some(StoreError::Io { source, .. }) => super::io_hint(source),
         _ => super::io_hint(err),
     }
