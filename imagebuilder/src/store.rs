@@ -507,7 +507,11 @@ fn lock_file(root: &Path) -> Result<File, StoreError> {
             let found = text.trim().chars().take(20).collect();
             return Err(StoreError::Version { path: root.to_owned(), found });
         }
-        Err(err) if err.kind() == io::ErrorKind::NotFound => create(root, &version)?,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => match create(root, &version) {
+            // Another process made it meanwhile, and uses it already.
+            Err(StoreError::Foreign { .. }) if version.exists() => {}
+            created => created?,
+        },
         Err(err) => return Err(failed("read", &version)(err)),
     }
     let path = root.join("lock");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rbuild_tests::{Run, Sandbox};
+use rbuild_tests::{Run, Sandbox, scratch::copy_program};
 
 use crate::{EPOCH, RBUILD, digest, is_soak, report, sandbox};
 
@@ -48,7 +48,7 @@ fn image(entries: &[Entry], folder: &str, mtime: u64, under: &[&str]) -> String 
     }
     // Not in the package's folder, which other users need not be able to enter.
     let program = sandbox.path().join("rbuild");
-    fs::copy(RBUILD, &program).expect("copy of the program");
+    copy_program(Path::new(RBUILD), &program);
     let args = ["image", "build", folder];
     let run = sandbox.run(&program, args).env(EPOCH.0, EPOCH.1).under(under);
     digest(open_to_all(&sandbox, run).ok().line())

@@ -2,7 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use rbuild_tests::{Run, Sandbox, namespace::with_mounts, peers, servers::Registry};
+use rbuild_tests::{
+    Run, Sandbox, namespace::with_mounts, peers, scratch::copy_program, servers::Registry,
+};
 
 use crate::{RBUILD, digest, digest_of, sandbox_with_context};
 
@@ -17,7 +19,7 @@ fn it_asks_for_no_loader() {
 #[test]
 fn it_builds_and_pushes_in_an_empty_root() {
     let sandbox = sandbox_with_context();
-    fs::copy(RBUILD, sandbox.src().join("rbuild")).expect("copy of the program");
+    copy_program(Path::new(RBUILD), &sandbox.src().join("rbuild"));
     chroot(&sandbox, &["/rbuild", "version"]).ok();
     builds_and_pushes(&sandbox, "from-an-empty-root:1", &[]);
 }
@@ -26,11 +28,11 @@ fn it_builds_and_pushes_in_an_empty_root() {
 fn it_builds_and_pushes_in_the_root_of_busybox() {
     let sandbox = sandbox_with_context();
     let root = sandbox.src();
-    fs::copy(RBUILD, root.join("rbuild")).expect("copy of the program");
+    copy_program(Path::new(RBUILD), &root.join("rbuild"));
     fs::create_dir(root.join("bin")).expect("folder");
     let busybox = peers::need("busybox", "busybox-static");
     for name in ["busybox", "sh"] {
-        fs::copy(&busybox, root.join("bin").join(name)).expect("copy of busybox");
+        copy_program(&busybox, &root.join("bin").join(name));
     }
     builds_and_pushes(&sandbox, "from-busybox:1", &["/bin/sh", "-c", "exec \"$@\"", "sh"]);
     sandbox.write("buildspec.yml", "version: 0.2\nphases: {build: {commands: [echo $((6 * 7))]}}");

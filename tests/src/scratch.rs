@@ -6,7 +6,7 @@ use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::Once,
 };
 
@@ -61,6 +61,15 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
         fs::create_dir_all(parent).expect("folder of a file");
     }
     fs::write(path, bytes).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
+}
+
+/// Copies a program, so that it can be started at once.
+///
+/// By another process: a child that another test starts meanwhile would inherit our open file, and
+/// a program that is open for writing cannot be started ("text file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("--").args([from, to]).status().expect("cp");
+    assert!(status.success(), "{} was not copied", from.display());
 }
 
 /// Removes what processes that are gone left behind: a killed test cleans nothing up.

@@ -122,6 +122,9 @@ fn paths(context: &Context, text: &str) -> Result<Vec<TreePath>, SourceError> {
     for path in matching(text, &mut names)? {
         if is_there(&path)? {
             found.push(path);
+        } else if context.stat(&path)?.is_some() {
+            // A link to what is not there.
+            return Err(not_found());
         }
     }
     Ok(found)
