@@ -3,7 +3,8 @@
 //! Read in this order: here (the port, and the names), `glob` (patterns, pure), `collect` (which
 //! files there are), `write` (a folder or a zip file).
 //!
-//! What CodeBuild documents is in reference section 6. Where it is silent:
+//! What CodeBuild documents is in its user guide, "Build specification reference". Where it is
+//! silent:
 //! - A folder that is a symbolic link is entered where a pattern names it, and not where a
 //!   wildcard would: so wildcards never leave their root.
 //! - The destination is not collected, if it lies inside of the root.

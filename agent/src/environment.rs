@@ -124,8 +124,8 @@ fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
     Ok(())
 }
 
-/// The variables that CodeBuild sets, as far as they mean something here: reference sections 4.1
-/// to 4.3.
+/// The variables that CodeBuild sets, as far as they mean something here (CodeBuild user
+/// guide, "Environment variables in build environments").
 fn codebuild(facts: &Facts) -> Vec<(OsString, OsString)> {
     let region = facts.region.as_deref().unwrap_or(NO_REGION);
     let id = format!("local:{}", facts.build_uuid);

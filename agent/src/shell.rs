@@ -6,7 +6,7 @@
 //!
 //! Each command is a new process of the shell that reads `script.sh`. Variables and working
 //! directory are carried through files; functions, aliases, and options are not. This is what
-//! CodeBuild does: reference section 3.
+//! CodeBuild does in version 0.2 of the buildspec.
 //!
 //! **Architecture invariant:** knows no phases and no buildspecs, and decides nothing about a
 //! build. What a command started is gone when the build is over, however it ends.

@@ -1,7 +1,7 @@
 //! Builds container images without a daemon and without privilege, and carries them to and from
 //! registries.
 //!
-//! Read in this order: [`digest`] and [`reference`] (names), [`store`] (where everything lies),
+//! Read in this order: [`digest`] and [`mod@reference`] (names), [`store`] (where everything lies),
 //! [`dockerfile`] (text to a checked value), [`steps`] (which stages and bases a build needs, and
 //! what is refused), [`context`] and [`rootfs`] (the two places that `COPY` copies from),
 //! [`tree`] (what a layer holds), [`copy`] (what `COPY` means), [`layer`] (a tree becomes a blob),

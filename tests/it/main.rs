@@ -4,6 +4,7 @@
 mod bad_input;
 mod demonstration;
 mod deploy;
+mod docs;
 mod golden;
 mod image;
 mod kill;

@@ -9,6 +9,8 @@ pub(crate) mod deploy;
 /// From a commit to running containers: runs CodeBuild buildspecs, builds images, deploys to ECS
 #[derive(Debug, clap::Parser)]
 #[command(
+    name = "rbuild",
+    bin_name = "rbuild",
     version,
     propagate_version = true,
     disable_help_subcommand = true,
