@@ -7,7 +7,9 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::{
     dockerfile::Dockerfile,
+    image::Layer,
     patterns::Ignore,
+    rootfs::Rootfs,
     steps,
     tree::{Kind, Meta},
 };
