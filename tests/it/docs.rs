@@ -45,8 +45,7 @@ fn buildspecs(folder: PathBuf) -> Vec<PathBuf> {
 #[test]
 fn the_help_is_as_it_was() {
     let sandbox = sandbox(&[]);
-    let mut text = String::new();
-    for words in [
+    let pages = [
         "",
         "run",
         "image",
@@ -65,11 +64,13 @@ fn the_help_is_as_it_was() {
         "completions",
         "man",
         "version",
-    ] {
+    ];
+    let page = |words: &&str| {
         let args = words.split_whitespace().chain(["--help"]);
         let run = sandbox.rbuild(args).env("COLUMNS", "100").ok();
-        text += &format!("$ rbuild {words} --help\n{}\n", run.stdout);
-    }
+        format!("$ rbuild {words} --help\n{}\n", run.stdout)
+    };
+    let text: String = pages.iter().map(page).collect();
     assert!(!text.contains(RBUILD), "the program's path is no part of the help");
     expect_file!["help.txt"].assert_eq(&text);
 }
