@@ -7,8 +7,12 @@
 //! silent:
 //! - A folder that is a symbolic link is entered where a pattern names it, and not where a
 //!   wildcard would: so wildcards never leave their root.
-//! - The destination is not collected, if it lies inside of the root.
+//! - The destination is not collected, if it lies inside of the root, and the folder or zip file
+//!   for the artifacts is not, if that does. Nor is what rbuild has not finished or left behind
+//!   there (`.rbuild-…`). If the destination is the root, its files stay as they are.
 //! - If two files have the same name, the last one in the order of their paths is taken.
+//! - The name and the variables of patterns are expanded at the end of the build, and in the source
+//!   folder, wherever its last command left off: that folder may be gone.
 //! - A file is taken as it is when it is read; links are followed.
 
 mod collect;
@@ -124,6 +128,16 @@ pub enum ArtifactsError {
         /// The name.
         name: String,
     },
+    /// One file would have to be a folder, too, since another is in it.
+    #[error("`{file}` and `{other}` cannot both be kept: `{name}` would be both file and folder")]
+    NameInTheWay {
+        /// The name that is both.
+        name: PathBuf,
+        /// The file of that name.
+        file: PathBuf,
+        /// The file that needs a folder of that name.
+        other: PathBuf,
+    },
     /// A file's name cannot be in a zip file.
     #[error("the name of `{path}` is not UTF-8, which zip files need")]
     NotUtf8 {
@@ -234,8 +248,9 @@ impl Artifacts for LocalArtifacts {
         stopped: &mut dyn FnMut() -> Option<i32>,
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<Packed, ArtifactsError> {
-        let files = collect::collect(&self.source, &self.destination, selection, emit)?;
         let target = self.target(selection.name.as_deref())?;
+        let excluded = [self.destination.as_path(), &target];
+        let files = collect::collect(&self.source, &excluded, selection, emit)?;
         let mut job = write::Job {
             files: &files,
             destination: &self.destination,

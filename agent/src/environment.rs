@@ -4,6 +4,11 @@
 //! [`shell`](crate::shell), and what is true of this machine comes in as [`Facts`].
 //!
 //! Values are literal: nothing here expands `$X`, as nothing does in CodeBuild.
+//!
+//! Inside of a build of CodeBuild, which is where the caller has a `CODEBUILD_BUILD_ARN` and no
+//! `CODEBUILD_LOCAL_BUILD`, the caller's `CODEBUILD_*` variables stay as they are: the identity of
+//! that build is what its commands ask for. Only `CODEBUILD_SRC_DIR` and
+//! `CODEBUILD_BUILD_SUCCEEDING` are those of the build that runs here.
 
 use std::{
     collections::BTreeMap,
@@ -67,6 +72,9 @@ pub enum EnvironmentError {
     },
 }
 
+/// What the names of variables begin with that only a build may set.
+const PREFIX: &[u8] = b"CODEBUILD_";
+
 /// The PATH of a build whose caller has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -75,8 +83,9 @@ const NO_ACCOUNT: &str = "000000000000";
 const NO_REGION: &str = "us-east-1";
 
 impl Environment {
-    /// Decides every variable. Later wins: the caller's `base`, the variables of the buildspec,
-    /// `overrides`, and what only the build may set. `programs` comes first on the PATH.
+    /// Decides every variable. Later wins: the caller's `base`, the region of `facts`, the
+    /// variables of the buildspec, `overrides`, and what only the build may set. `programs` comes
+    /// first on the PATH.
     pub fn new(
         base: &[(OsString, OsString)],
         buildspec: &[Variable],
@@ -86,6 +95,9 @@ impl Environment {
     ) -> Result<Self, EnvironmentError> {
         let mut variables: BTreeMap<OsString, OsString> = base.iter().cloned().collect();
         variables.remove(OsStr::new("CODEBUILD_LAST_EXIT"));
+        for name in ["AWS_DEFAULT_REGION", "AWS_REGION"] {
+            variables.extend(facts.region.as_ref().map(|region| (name.into(), region.into())));
+        }
         for Variable { name, value, .. } in buildspec {
             variables.insert(name.into(), value.into());
         }
@@ -93,7 +105,16 @@ impl Environment {
             check(name, value)?;
             variables.insert(name.into(), value.into());
         }
-        variables.extend(codebuild(facts));
+        if is_in_codebuild(base) {
+            let is_of_codebuild = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX);
+            variables.retain(|name, _| !is_of_codebuild(name));
+            variables.extend(base.iter().filter(|it| is_of_codebuild(&it.0)).cloned());
+            variables.remove(OsStr::new("CODEBUILD_LAST_EXIT"));
+        } else {
+            variables.extend(identity(facts));
+        }
+        variables.insert("CODEBUILD_BUILD_SUCCEEDING".into(), "1".into());
+        variables.insert("CODEBUILD_SRC_DIR".into(), facts.source.clone().into());
         let path = variables.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
         *path = join_path(programs, path);
         Ok(Self { variables })
@@ -124,9 +145,15 @@ fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
     Ok(())
 }
 
-/// The variables that CodeBuild sets, as far as they mean something here (CodeBuild user
-/// guide, "Environment variables in build environments").
-fn codebuild(facts: &Facts) -> Vec<(OsString, OsString)> {
+/// Whether these are the variables of a build that CodeBuild itself runs.
+fn is_in_codebuild(base: &[(OsString, OsString)]) -> bool {
+    let is_set = |name: &str| base.iter().any(|it| it.0 == name);
+    is_set("CODEBUILD_BUILD_ARN") && !is_set("CODEBUILD_LOCAL_BUILD")
+}
+
+/// What CodeBuild tells about a build, as far as it means something here (CodeBuild user guide,
+/// "Environment variables in build environments").
+fn identity(facts: &Facts) -> Vec<(OsString, OsString)> {
     let region = facts.region.as_deref().unwrap_or(NO_REGION);
     let id = format!("local:{}", facts.build_uuid);
     let arn = format!("arn:aws:codebuild:{region}:{NO_ACCOUNT}:build/{id}");
@@ -134,19 +161,15 @@ fn codebuild(facts: &Facts) -> Vec<(OsString, OsString)> {
         ("CODEBUILD_BUILD_ARN".into(), arn.into()),
         ("CODEBUILD_BUILD_ID".into(), id.into()),
         ("CODEBUILD_BUILD_NUMBER".into(), facts.build_number.to_string().into()),
-        ("CODEBUILD_BUILD_SUCCEEDING".into(), "1".into()),
         ("CODEBUILD_CI".into(), "true".into()),
         ("CODEBUILD_INITIATOR".into(), facts.initiator.clone().into()),
         ("CODEBUILD_LOCAL_BUILD".into(), "true".into()),
-        ("CODEBUILD_SRC_DIR".into(), facts.source.clone().into()),
         ("CODEBUILD_START_TIME".into(), facts.start_time.to_string().into()),
     ];
     for (name, value) in [
         ("CODEBUILD_RESOLVED_SOURCE_VERSION", &facts.resolved_source_version),
         ("CODEBUILD_SOURCE_REPO_URL", &facts.source_repo_url),
         ("CODEBUILD_SOURCE_VERSION", &facts.source_version),
-        ("AWS_DEFAULT_REGION", &facts.region),
-        ("AWS_REGION", &facts.region),
     ] {
         variables.extend(value.as_ref().map(|value| (name.into(), value.into())));
     }
@@ -246,6 +269,75 @@ mod tests {
                 PATH=/p:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
             "#]],
         );
+    }
+
+    #[test]
+    fn inside_of_codebuild_its_variables_stay() {
+        let base = [
+            ("CODEBUILD_BUILD_ARN", "arn:aws:codebuild:eu-west-1:1:build/p:1"),
+            ("CODEBUILD_BUILD_NUMBER", "42"),
+            ("CODEBUILD_BUILD_SUCCEEDING", "0"),
+            ("CODEBUILD_LAST_EXIT", "3"),
+            ("CODEBUILD_SRC_DIR", "/outer"),
+            ("CODEBUILD_SRC_DIR_more", "/more"),
+            ("CODEBUILD_START_TIME", "1"),
+        ];
+        check(
+            &base,
+            &[("A", "file"), ("CODEBUILD_BUILD_NUMBER", "43"), ("CODEBUILD_NEW", "x")],
+            &[],
+            expect![[r#"
+                A=file
+                CODEBUILD_BUILD_ARN=arn:aws:codebuild:eu-west-1:1:build/p:1
+                CODEBUILD_BUILD_NUMBER=42
+                CODEBUILD_BUILD_SUCCEEDING=1
+                CODEBUILD_SRC_DIR=/src
+                CODEBUILD_SRC_DIR_more=/more
+                CODEBUILD_START_TIME=1
+                PATH=/p:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+            "#]],
+        );
+        // What an rbuild has started is no build of CodeBuild.
+        check(
+            &[("CODEBUILD_BUILD_ARN", "outer"), ("CODEBUILD_LOCAL_BUILD", "true")],
+            &[],
+            &[],
+            expect![[r#"
+                CODEBUILD_BUILD_ARN=arn:aws:codebuild:us-east-1:000000000000:build/local:00000000-0000-0000-0000-000000000000
+                CODEBUILD_BUILD_ID=local:00000000-0000-0000-0000-000000000000
+                CODEBUILD_BUILD_NUMBER=7
+                CODEBUILD_BUILD_SUCCEEDING=1
+                CODEBUILD_CI=true
+                CODEBUILD_INITIATOR=ann
+                CODEBUILD_LOCAL_BUILD=true
+                CODEBUILD_SOURCE_VERSION=main
+                CODEBUILD_SRC_DIR=/src
+                CODEBUILD_START_TIME=1700000000123
+                PATH=/p:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_region_that_the_build_asks_for_wins_over_that_of_the_caller() {
+        let base = [("AWS_REGION".into(), "eu-west-1".into())];
+        let facts = Facts { region: Some("eu-west-1".into()), ..Facts::default() };
+        let place = Place { line: 1, column: 1 };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        for (file, flag, want, default) in [
+            (None, None, "eu-west-1", "eu-west-1"),
+            (Some("us-west-2"), None, "us-west-2", "eu-west-1"),
+            (None, Some("ap-south-1"), "ap-south-1", "eu-west-1"),
+            (Some("us-west-2"), Some("ap-south-1"), "ap-south-1", "eu-west-1"),
+        ] {
+            let variable = |(name, value)| Variable { name, value, place };
+            let file: Vec<_> =
+                file.map(|it| variable(pair("AWS_REGION", it))).into_iter().collect();
+            let flags: Vec<_> = flag.map(|it| pair("AWS_REGION", it)).into_iter().collect();
+            let made = Environment::new(&base, &file, &flags, &facts, Path::new("/p")).unwrap();
+            assert_eq!(made.value("AWS_REGION"), Some(OsStr::new(want)), "{file:?} {flags:?}");
+            assert_eq!(made.value("AWS_DEFAULT_REGION"), Some(OsStr::new(default)));
+        }
     }
 
     #[test]

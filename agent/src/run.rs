@@ -254,7 +254,8 @@ impl Build<'_> {
         }
     }
 
-    /// What to collect, as the shell expands it with the variables that the build ends with.
+    /// What to collect, as the shell expands it with the variables that the build ends with, in
+    /// the source folder.
     fn select(&mut self) -> Result<Result<Option<Selection>, ArtifactsError>, RunError> {
         let Some(artifacts) = self.plan.artifacts() else { return Ok(Ok(None)) };
         let words = Selection::words(artifacts);

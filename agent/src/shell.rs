@@ -39,6 +39,7 @@ use thiserror::Error;
 
 use crate::environment::Environment;
 use channel::{Report, Request};
+use script::Script;
 
 pub use folder::PrivateFolder;
 pub use supervisor::supervise;
@@ -55,8 +56,9 @@ pub trait Shell {
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError>;
 
-    /// What the shell makes of words, with the variables of the last command; the inner `Err` is
-    /// how the shell ended if it could not.
+    /// What the shell makes of words, with the variables of the last command, but in the folder
+    /// where the first one started; the inner `Err` is how the shell ended if it could not.
+    /// Commands that come later do not notice.
     fn expand(
         &mut self,
         expansion: Expansion<'_>,
@@ -171,6 +173,8 @@ pub struct Setup<'a> {
 pub struct LocalShell {
     folder: PrivateFolder,
     shell: PathBuf,
+    /// Where the first command started, and words are expanded.
+    source: PathBuf,
     /// Where the next command starts.
     directory: PathBuf,
     supervisor: Child,
@@ -209,6 +213,7 @@ impl LocalShell {
         Ok(Self {
             folder,
             shell,
+            source: directory.to_owned(),
             directory: directory.to_owned(),
             supervisor,
             control,
@@ -328,14 +333,14 @@ impl LocalShell {
 
     fn run_script(
         &mut self,
-        line: CommandLine<'_>,
+        script: &Script<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
         if let Some(signal) = self.stop_requested() {
             return Ok(End::Stopped(signal));
         }
         let path = self.folder.script();
-        fs::write(&path, script::script(&self.folder, &self.directory, line))
+        fs::write(&path, script::script(&self.folder, script))
             .map_err(|source| ShellError::File { path, source })?;
         self.send(Request::Run)?;
         match (self.wait(output)?, self.stopped) {
@@ -374,7 +379,10 @@ impl Shell for LocalShell {
         line: CommandLine<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
-        self.run_script(line, output)
+        let directory = self.directory.clone();
+        let CommandLine { text, succeeding } = line;
+        let script = Script { directory: &directory, text: OsStr::new(text), succeeding };
+        self.run_script(&script, output)
     }
 
     fn expand(
@@ -383,8 +391,10 @@ impl Shell for LocalShell {
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Result<Vec<OsString>, End>, ShellError> {
         let path = self.folder.answer();
-        let text = script::expansion(words, &path);
-        let end = self.run_script(CommandLine { text: &text, succeeding }, output)?;
+        let text = script::expansion(words, &self.source, &path);
+        let directory = self.source.clone();
+        let script = Script { directory: &directory, text: &text, succeeding };
+        let end = self.run_script(&script, output)?;
         if end != End::Exited(0) {
             return Ok(Err(end));
         }

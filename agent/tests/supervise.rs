@@ -59,6 +59,8 @@ const TESTS: &[(&str, fn())] = tests! {
     names_that_shells_cannot_have_reach_programs
     commands_see_whether_the_build_succeeds
     words_are_expanded
+    words_are_expanded_in_the_source_folder
+    names_that_bash_keeps_for_itself_are_not_saved
     our_program_is_on_the_path
     commands_get_no_input_and_no_terminal
     signals_are_told_apart_from_statuses
@@ -70,6 +72,7 @@ const TESTS: &[(&str, fn())] = tests! {
     nothing_is_left_when_the_build_is_killed
     nothing_is_left_when_the_build_is_dropped
     a_supervisor_ignores_signals
+    a_supervisor_refuses_a_folder_that_is_not_of_a_build
     a_killed_supervisor_is_an_error
     a_stop_ends_the_command
     a_stop_between_commands_starts_nothing
@@ -386,6 +389,33 @@ fn words_are_expanded() {
     }
 }
 
+fn words_are_expanded_in_the_source_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let posix = place.path().join("sh");
+    std::os::unix::fs::symlink("/bin/bash", &posix).unwrap();
+    for shell in ["dash", "bash", posix.to_str().unwrap()] {
+        let mut build = Build::new(shell);
+        build.run(&[": >file; mkdir here gone; cd gone; rmdir ../gone"]);
+        let words = ["$PWD", "$(pwd)", "$(echo f*)", "${A=1}"].map(str::to_owned);
+        let expansion = Expansion { words: &words, succeeding: true };
+        let expanded = build.shell.expand(expansion, &mut |_| {}).unwrap().unwrap();
+        let source = build.path().join("src").into_os_string();
+        assert_eq!(expanded, [source.clone(), source, "file".into(), "1".into()], "in {shell}");
+        let mut build = Build::new(shell);
+        build.run(&["mkdir here; cd here"]);
+        build.shell.expand(expansion, &mut |_| {}).unwrap().unwrap();
+        let seen = build.run(&["exit 0", "pwd; echo ${A-none}"]);
+        assert_eq!(seen, "PLACE/src/here\nnone\n", "commands do not notice, in {shell}");
+    }
+}
+
+fn names_that_bash_keeps_for_itself_are_not_saved() {
+    let text = "export UID EUID PPID SHELLOPTS BASHOPTS BASH_VERSINFO 2>/dev/null; A=1";
+    check(&[text, "echo $A", "echo $A"], "1\n1\n");
+    check(&[&format!("set -eu; {text}"), "echo $A"], "1\n");
+    check(&["export BASH_VERSION=odd; A=1", "set -eu; B=2", "echo $A $B"], "1 2\n");
+}
+
 fn our_program_is_on_the_path() {
     check(&["command -v rbuild", "test -x \"$(command -v rbuild)\""], "FOLDER/bin/rbuild\n");
 }
@@ -635,6 +665,22 @@ fn a_supervisor_ignores_signals() {
         assert_eq!(build.run(&[&text]), "on\n");
     }
     build.finish();
+}
+
+fn a_supervisor_refuses_a_folder_that_is_not_of_a_build() {
+    let place = tempfile::tempdir().unwrap();
+    let (name, link) = ("rbuild-1-0123456789abcdef", "bin/rbuild");
+    for (folder, file) in [("other", link), (name, "bin/other"), ("rbuild-src", link)] {
+        let folder = place.path().join(folder);
+        let file = folder.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/bin/true", &file).unwrap();
+        let mut supervisor = Command::new(std::env::current_exe().unwrap());
+        supervisor.arg(SUPERVISE).arg(&folder).arg("/bin/sh").stdin(Stdio::null());
+        let status = supervisor.status().unwrap();
+        assert_eq!(status.code(), Some(2), "for {}", file.display());
+        assert!(file.is_symlink(), "nothing is removed");
+    }
 }
 
 fn a_killed_supervisor_is_an_error() {

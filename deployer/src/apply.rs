@@ -68,9 +68,9 @@ async fn register(
         .map_err(|source| ApplyError::Register { family: family.to_owned(), source })?;
     emit(Event::Registered { arn: &registered.arn });
     // ECS does not refuse a field that it does not know, such as a misspelt one: it drops it.
-    for field in definition.field_names() {
-        if !registered.fields.iter().any(|kept| kept == field) {
-            emit(Event::FieldIgnored { field });
+    for field in definition.field_paths() {
+        if !registered.fields.contains(&field) {
+            emit(Event::FieldIgnored { field: &field });
         }
     }
     Ok(registered.arn)
@@ -147,8 +147,13 @@ mod tests {
             definition: &TaskDefinition,
         ) -> Result<Registered, EcsError> {
             self.call("RegisterTaskDefinition", definition.family())?;
-            let fields = ["family", "containerDefinitions"].map(str::to_owned).to_vec();
-            Ok(Registered { arn: "arn/shop:8".into(), fields })
+            let fields = [
+                "family",
+                "containerDefinitions",
+                "containerDefinitions[web].name",
+                "containerDefinitions[web].image",
+            ];
+            Ok(Registered { arn: "arn/shop:8".into(), fields: fields.map(str::to_owned).to_vec() })
         }
 
         async fn update_service(
@@ -168,7 +173,8 @@ mod tests {
     ) -> Result<String, Box<dyn std::error::Error>> {
         let definition = TaskDefinition::parse(
             r#"{"family": "shop", "volums": [1], "volumes": [],
-                "containerDefinitions": [{"name": "web", "image": "shop:v2"}]}"#,
+                "containerDefinitions": [
+                    {"name": "web", "image": "shop:v2", "enviroment": [1], "links": []}]}"#,
         )?;
         let found = ecs.describe_service("prod", "web").await?;
         let rolling = plan::rolling("prod", "web", found)?;
@@ -207,6 +213,7 @@ mod tests {
                 UpdateService prod/web arn/shop:8
                 Registered { arn: "arn/shop:8" }
                 FieldIgnored { field: "volums" }
+                FieldIgnored { field: "containerDefinitions[web].enviroment" }
                 ServiceUpdated { cluster: "prod", service: "web", arn: "arn/shop:8" }
                 = arn/shop:8
             "#]],
@@ -253,6 +260,7 @@ mod tests {
             UpdateService prod/web arn/shop:8
             Registered { arn: "arn/shop:8" }
             FieldIgnored { field: "volums" }
+            FieldIgnored { field: "containerDefinitions[web].enviroment" }
             ! ECS did not confirm that the service `web` uses `arn/shop:8`, which is registered
             ! ECS did not do UpdateService: ServerException: a fault
         "#]],

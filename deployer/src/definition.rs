@@ -21,6 +21,9 @@ const READ_ONLY: [&str; 8] = [
     "taskDefinitionArn",
 ];
 
+/// The field with the containers.
+const CONTAINERS: &str = "containerDefinitions";
+
 /// A task definition that can be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskDefinition {
@@ -102,10 +105,9 @@ impl TaskDefinition {
         &self.containers
     }
 
-    /// The names of the fields that say something.
-    pub fn field_names(&self) -> impl Iterator<Item = &str> {
-        let telling = self.fields.iter().filter(|(_, value)| says_something(value));
-        telling.map(|(name, _)| name.as_str())
+    /// The paths of the fields that say something: those at the top, and those of each container.
+    pub fn field_paths(&self) -> Vec<String> {
+        field_paths(&self.fields, says_something)
     }
 
     /// The JSON to register.
@@ -113,6 +115,26 @@ impl TaskDefinition {
         // JSON that was parsed always has a form in JSON.
         serde_json::to_vec(&self.fields).unwrap_or_default()
     }
+}
+
+/// The paths of those fields of a task definition whose values count, such as `cpu` and
+/// `containerDefinitions[web].image`.
+pub(crate) fn field_paths(
+    fields: &Map<String, Value>,
+    counts: impl Fn(&Value) -> bool,
+) -> Vec<String> {
+    let counting = |fields: &Map<String, Value>| -> Vec<String> {
+        let counting = fields.iter().filter(|(_, value)| counts(value));
+        counting.map(|(name, _)| name.clone()).collect()
+    };
+    let mut paths = counting(fields);
+    let containers = fields.get(CONTAINERS).and_then(Value::as_array);
+    for container in containers.into_iter().flatten().filter_map(Value::as_object) {
+        let name = text_of(container, "name").unwrap_or_default();
+        let path = |field| format!("{CONTAINERS}[{name}].{field}");
+        paths.extend(counting(container).into_iter().map(path));
+    }
+    paths
 }
 
 /// The place and the reason of a mistake in JSON.
@@ -197,7 +219,7 @@ fn says_something(value: &Value) -> bool {
 }
 
 fn containers(fields: &Map<String, Value>) -> Result<Vec<Container>, DefinitionError> {
-    let items = match fields.get("containerDefinitions") {
+    let items = match fields.get(CONTAINERS) {
         Some(Value::Array(items)) if !items.is_empty() => items,
         _ => return Err(DefinitionError::Containers),
     };
@@ -316,8 +338,9 @@ mod tests {
     fn fields_that_say_nothing_are_not_named() {
         let text = r#"{"family": "f", CONTAINERS, "a": "", "b": [], "c": {}, "d": 0, "e": false}"#;
         let definition = TaskDefinition::parse(&text.replace("CONTAINERS", CONTAINERS)).unwrap();
-        let names: Vec<_> = definition.field_names().collect();
-        assert_eq!(names, ["family", "containerDefinitions", "d", "e"]);
+        let [name, image] = ["name", "image"].map(|it| format!("containerDefinitions[web].{it}"));
+        let want = ["family", "containerDefinitions", "d", "e", &name, &image];
+        assert_eq!(definition.field_paths(), want);
         assert_eq!(definition.family(), "f");
         let web = Container { name: "web".into(), image: "shop:v1".into() };
         assert_eq!(definition.containers(), [web]);

@@ -54,7 +54,7 @@ pub struct Service {
 pub struct Registered {
     /// The ARN of its revision.
     pub arn: String,
-    /// The names of its fields.
+    /// The paths of its fields: those at the top, and those of each container.
     pub fields: Vec<String>,
 }
 

@@ -22,7 +22,7 @@ pub enum Event<'a> {
     },
     /// ECS registered the task definition without a field that was sent.
     FieldIgnored {
-        /// The name of the field.
+        /// The path of the field, such as `containerDefinitions[web].image`.
         field: &'a str,
     },
     /// A service was told to use a task definition; its rollout begins.

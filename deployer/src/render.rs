@@ -200,6 +200,14 @@ pub enum RenderError {
     /// No container would get an image.
     #[error("no container of the task definition has a placeholder as its `image`")]
     NoContainer,
+    /// The task definition stands in another object, as a description of it does.
+    #[error(
+        "the task definition stands within `{wrapper}`, and CodePipeline needs it without that"
+    )]
+    Wrapped {
+        /// The name of the field in which it stands.
+        wrapper: &'static str,
+    },
     /// A container that gets an image has no name.
     #[error("container {number} of the task definition has no `name`")]
     Unnamed {
@@ -346,9 +354,18 @@ fn image_definitions(definition: &Value, images: &[Image]) -> Result<String, Ren
         entries.push(ImageDefinition { name, image_uri: image.uri.as_str() });
     }
     if entries.is_empty() {
-        return Err(RenderError::NoContainer);
+        return Err(no_container(definition));
     }
     Ok(to_text(&entries))
+}
+
+/// ECS describes a task definition within another object, where `CodePipeline` finds nothing.
+fn no_container(definition: &Value) -> RenderError {
+    let wrapper = ["taskDefinition", "TaskDefinition"];
+    match wrapper.into_iter().find(|it| definition[it].is_object()) {
+        Some(wrapper) => RenderError::Wrapped { wrapper },
+        None => RenderError::NoContainer,
+    }
 }
 
 /// `imageDetail.json`, in the order in which `CodePipeline`'s source action `ECR` writes it.
@@ -588,7 +605,7 @@ Resources:
             (r#"{"containerDefinitions": [{"name": "w", "image": "x/<A>"}]}"#, none),
             (
                 r#"{"taskDefinition": {"containerDefinitions": [{"name": "w", "image": "<A>"}]}}"#,
-                none,
+                "the task definition stands within `taskDefinition`, and CodePipeline needs it without that",
             ),
             (r#"{"containerDefinitions": [{"image": "x"}, {"image": "<A>"}]}"#, unnamed),
         ] {

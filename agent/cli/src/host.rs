@@ -113,10 +113,11 @@ pub(crate) fn current_folder() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Ends the process with 128 plus the number when a signal asks for it, and says so.
+/// Ends the process with 128 plus the number when a signal asks for it, and says so, with a hint
+/// on what is there then.
 ///
 /// For commands that may stop anywhere: the store holds nothing that is half-written.
-pub(crate) fn stop_on_signals() -> Result<(), Failure> {
+pub(crate) fn stop_on_signals(hint: &'static str) -> Result<(), Failure> {
     let mut signals = Signals::new(TERM_SIGNALS)
         .map_err(|err| Failure::new(Kind::Outside, "signals could not be watched").because(err))?;
     thread::spawn(move || {
@@ -124,7 +125,7 @@ pub(crate) fn stop_on_signals() -> Result<(), Failure> {
             let (told, is_told) = mpsc::channel();
             // If no thread can be started, nothing is told, and the wait is over at once.
             let _ = thread::Builder::new().spawn(move || {
-                tell_of_stop(signal);
+                tell_of_stop(signal, hint);
                 let _ = told.send(());
             });
             let _ = is_told.recv_timeout(LONGEST_FAREWELL);
@@ -138,12 +139,21 @@ pub(crate) fn stop_on_signals() -> Result<(), Failure> {
 /// reading, while another thread waits for it.
 const LONGEST_FAREWELL: Duration = Duration::from_millis(500);
 
-fn tell_of_stop(signal: i32) {
+fn tell_of_stop(signal: i32, hint: &'static str) {
     console::clear();
     let message = format!("stopped by {}", signal_name(signal));
-    let failure = Failure::new(Kind::Stopped(signal), message)
-        .hint("run it again: what was finished is kept, and nothing is half-written");
-    console::print_error(&failure);
+    console::print_error(&Failure::new(Kind::Stopped(signal), message).hint(hint));
+}
+
+/// Ends the process with 128 plus the number of `signal` if it is still there after a time:
+/// whoever reads its output may have stopped reading.
+pub(crate) fn stop_after(time: Duration, signal: i32) {
+    // If no thread can be started, the process ends when its output is read.
+    let _ = thread::Builder::new().spawn(move || {
+        let (_nobody, never) = mpsc::channel::<()>();
+        let _ = never.recv_timeout(time);
+        stop(Kind::Stopped(signal));
+    });
 }
 
 #[expect(clippy::exit, reason = "other threads may be anywhere, and there is nothing to undo")]

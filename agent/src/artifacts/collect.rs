@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -10,12 +11,13 @@ use std::{
 use crate::{
     artifacts::{ArtifactsError, Selection, Source, glob::Pattern},
     event::Event,
+    temporary,
 };
 
-/// The files of `selection`, sorted by name.
+/// The files of `selection`, sorted by name, without those in `excluded`.
 pub(super) fn collect(
     source: &Path,
-    destination: &Path,
+    excluded: &[&Path],
     selection: &Selection,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> Result<Vec<Source>, ArtifactsError> {
@@ -27,7 +29,7 @@ pub(super) fn collect(
     let mut found = Vec::new();
     for (name, root) in roots(source, selection.base_directory.as_deref(), emit)? {
         emit(Event::BaseDirectoryFound(&name));
-        let tree = Tree::new(root, destination);
+        let tree = Tree::new(root, excluded);
         for (text, pattern) in &patterns {
             let files = tree.matches(pattern)?;
             let literal = pattern.rest.is_none();
@@ -38,7 +40,7 @@ pub(super) fn collect(
     if found.is_empty() {
         return Err(ArtifactsError::NoFiles);
     }
-    let files = name_all(found, selection, emit);
+    let files = name_all(found, selection, emit)?;
     emit(Event::FilesFound(files.len()));
     Ok(files)
 }
@@ -72,31 +74,35 @@ fn roots(
 /// The files below a root, but for those that artifacts were written to.
 struct Tree {
     root: PathBuf,
-    /// The destination, if it is below the root.
-    excluded: Option<PathBuf>,
+    /// Where artifacts are written to, as far as that is there, and below the root.
+    excluded: Vec<PathBuf>,
 }
 
 impl Tree {
-    fn new(root: PathBuf, destination: &Path) -> Self {
+    fn new(root: PathBuf, excluded: &[&Path]) -> Self {
         let is_below = |it: &PathBuf| {
             fs::canonicalize(&root).is_ok_and(|root| *it != root && it.starts_with(root))
         };
-        let excluded = fs::canonicalize(destination).ok().filter(is_below);
+        let excluded = excluded.iter().filter_map(|it| fs::canonicalize(it).ok());
+        let excluded = excluded.filter(is_below).collect();
         Self { root, excluded }
     }
 
     /// The paths of all files that match, in no order.
     fn matches(&self, pattern: &Pattern) -> Result<Vec<PathBuf>, ArtifactsError> {
         let start = self.root.join(&pattern.start);
-        if self.is_excluded_by_name(&start) {
+        let is_unfinished = pattern.start.iter().any(is_unfinished);
+        if is_unfinished || self.is_excluded_by_name(&start) {
             return Ok(Vec::new());
         }
         let Some(rest) = &pattern.rest else {
             return Ok(if start.is_file() { vec![start] } else { Vec::new() });
         };
         let mut files = Vec::new();
-        let excluded = self.excluded.as_deref().and_then(identity);
-        let is_excluded = |folder: &Path| excluded.is_some() && identity(folder) == excluded;
+        let excluded: Vec<_> = self.excluded.iter().filter_map(|it| identity(it)).collect();
+        let is_excluded = |path: &Path| {
+            !excluded.is_empty() && identity(path).is_some_and(|it| excluded.contains(&it))
+        };
         walk(&start, rest.depth, &is_excluded, &mut |path, kind| {
             let relative = path.strip_prefix(&start).unwrap_or(path);
             if kind == Kind::File && rest.matches(relative) {
@@ -107,8 +113,8 @@ impl Tree {
     }
 
     fn is_excluded_by_name(&self, path: &Path) -> bool {
-        let Some(excluded) = &self.excluded else { return false };
-        fs::canonicalize(path).is_ok_and(|it| it.starts_with(excluded))
+        let is_inside = |it: PathBuf| self.excluded.iter().any(|outer| it.starts_with(outer));
+        !self.excluded.is_empty() && fs::canonicalize(path).is_ok_and(is_inside)
     }
 
     /// The file at `path`, called by its path relative to the root.
@@ -128,7 +134,7 @@ enum Kind {
 }
 
 /// Shows everything below `start` to `visit`, `depth` levels deep. Links to folders are not
-/// followed, and folders that `is_excluded` are not entered.
+/// followed; what `is_excluded` or is not finished is left out, with all that is in it.
 fn walk(
     start: &Path,
     depth: Option<usize>,
@@ -146,7 +152,7 @@ fn walk(
             let entry = entry.map_err(failed)?;
             let path = entry.path();
             match entry.file_type().map_err(failed)? {
-                it if it.is_dir() && is_excluded(&path) => {}
+                _ if is_unfinished(&entry.file_name()) || is_excluded(&path) => {}
                 it if it.is_dir() => {
                     visit(&path, Kind::Folder);
                     if depth > 1 {
@@ -168,8 +174,13 @@ fn is_no_folder(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn identity(folder: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(folder).ok().map(|it| (it.dev(), it.ino()))
+/// Whether that is the name of artifacts that are being written, or were when rbuild was killed.
+fn is_unfinished(name: &OsStr) -> bool {
+    temporary::hidden_owner(name).is_some()
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|it| (it.dev(), it.ino()))
 }
 
 /// Gives each file its name. Of those with the same name, the last one is taken.
@@ -177,7 +188,7 @@ fn name_all(
     mut found: Vec<Source>,
     selection: &Selection,
     emit: &mut dyn FnMut(Event<'_>),
-) -> Vec<Source> {
+) -> Result<Vec<Source>, ArtifactsError> {
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup();
     let mut named: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
@@ -188,5 +199,14 @@ fn name_all(
             emit(Event::NameCollision { name: &name, kept: &path, dropped: &dropped });
         }
     }
-    named.into_iter().map(|(name, path)| Source { name, path }).collect()
+    let named: Vec<_> = named.into_iter().map(|(name, path)| Source { name, path }).collect();
+    // They are sorted by components: what is in a folder comes right after it.
+    match named.windows(2).find(|it| it[1].name.starts_with(&it[0].name)) {
+        None => Ok(named),
+        Some(it) => Err(ArtifactsError::NameInTheWay {
+            name: it[0].name.clone(),
+            file: it[0].path.clone(),
+            other: it[1].path.clone(),
+        }),
+    }
 }

@@ -50,6 +50,7 @@ impl Pattern {
         }
         let matcher = GlobBuilder::new(&rest)
             .literal_separator(true)
+            .empty_alternates(true)
             .build()
             .map_err(|source| ArtifactsError::Pattern { pattern: text.to_owned(), source })?
             .compile_matcher();
@@ -145,6 +146,8 @@ mod tests {
             ("**/.*", &[".a", "d/.a"]),
             ("*/e/**/a*", &["d/e/a", "d/e/f/a.b"]),
             ("{a,d/a}", &["a", "d/a"]),
+            ("{,.}a", &["a", ".a"]),
+            ("d/{e/,}a{,.b}", &["d/a", "d/e/a"]),
             ("{d,x}/{a,*/a}", &["d/a", "d/e/a"]),
             ("d/?", &["d/a"]),
             ("[a-c]", &["a"]),

@@ -344,6 +344,73 @@ fn the_destination_is_not_collected() {
 }
 
 #[test]
+fn a_destination_that_is_the_source_keeps_its_files() {
+    let case = Case::new(&["a", "d/b"]);
+    symlink("a", case.source().join("link")).unwrap();
+    fs::set_permissions(case.source().join("a"), fs::Permissions::from_mode(0o640)).unwrap();
+    let case = Case { destination: case.source(), ..case };
+    let modified = |name| fs::metadata(case.source().join(name)).unwrap().modified().unwrap();
+    let before = modified("a");
+    for _ in 0..2 {
+        check(
+            &case,
+            &selection(&["**/*"]),
+            Packaging::Folder,
+            expect![[r#"
+                BaseDirectoryWanted(".")
+                BaseDirectoryFound(".")
+                PatternMatched { pattern: "**/*", literal: false, files: 3 }
+                FilesFound(3)
+                ArtifactsWritten { path: "PLACE/src", files: 3, bytes: 5 }
+                640 a: a
+                644 d/b: d/b
+                640 link: a
+            "#]],
+        );
+    }
+    assert_eq!(modified("a"), before);
+    assert!(case.source().join("link").is_symlink());
+    for packaging in [Packaging::Folder, Packaging::Zip] {
+        let named = Selection { name: Some("shop".to_owned()), ..selection(&["**/*", "shop.zip"]) };
+        let count = || case.package(&named, packaging, &mut |_| {}).unwrap().files;
+        assert_eq!(count(), count(), "artifacts are not collected again: {packaging:?}");
+    }
+}
+
+#[test]
+fn what_a_killed_rbuild_left_behind_is_not_collected_and_goes() {
+    let gone = std::process::Command::new("true").spawn().unwrap();
+    let gone_id = gone.id();
+    gone.wait_with_output().unwrap();
+    let name = |id: u32| format!(".rbuild-{id}-0123456789abcdef");
+    let (gone, here, other) = (name(gone_id), name(std::process::id()), ".rbuild-cache");
+    let inside = |folder: &str| format!("{folder}/x");
+    let files = ["a".to_owned(), inside(&gone), here.clone(), inside(other)];
+    let case = Case::new(&files.each_ref().map(String::as_str));
+    let case = Case { destination: case.source(), ..case };
+    let patterns = ["**/*", &inside(&gone), &here, ".rbuild-*/*"];
+    let packed = case.package(&selection(&patterns), Packaging::Folder, &mut |_| {}).unwrap();
+    assert_eq!(packed.files, 2, "`a`, and what has only a similar name");
+    assert!(!case.source().join(gone).exists());
+    assert!(case.source().join(here).exists(), "its process may go on");
+    assert!(case.source().join(inside(other)).exists());
+}
+
+#[test]
+fn a_file_where_another_needs_a_folder_is_an_error() {
+    let case = Case::new(&["x1/a", "x1/a!", "x2/a/b"]);
+    let selection = Selection { base_directory: Some("x*".to_owned()), ..selection(&["**/*"]) };
+    for packaging in [Packaging::Folder, Packaging::Zip] {
+        let err = case.package(&selection, packaging, &mut |_| {}).unwrap_err();
+        assert!(!err.is_of_the_machine());
+        let seen = err.to_string().replace(case.source().to_str().unwrap(), "SRC");
+        let want = "`SRC/x1/a` and `SRC/x2/a/b` cannot both be kept: \
+                    `a` would be both file and folder";
+        assert_eq!(seen, want);
+    }
+}
+
+#[test]
 fn names_make_folders_and_zip_files() {
     let case = Case::new(&["a"]);
     for (name, packaging, want) in [

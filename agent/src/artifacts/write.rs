@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, FileTimes, Permissions},
     io::{self, BufWriter, Read, Seek, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -38,22 +38,29 @@ const CHUNK: usize = 128 * 1024;
 const LARGE: u64 = 0xFFF0_0000;
 
 impl Job<'_> {
-    /// Writes a folder. Files that are there already are replaced, others stay.
+    /// Writes a folder. Files that are there already are replaced, others stay; and so do files
+    /// that would replace themselves, as those of a build in its own source folder do.
     pub(super) fn write_folder(&mut self) -> Result<u64, ArtifactsError> {
         let staged = Staged::new(self.destination)?;
         create_folder(&staged.path)?;
         let mut bytes = 0;
+        let mut copied = Vec::new();
         for Source { name, path } in self.files {
+            if is_same_file(path, &self.target.join(name)) {
+                bytes += self.open(path)?.1.size;
+                continue;
+            }
             let copy = staged.path.join(name);
             create_parent(&copy)?;
             bytes += self.copy_file(path, &copy)?;
+            copied.push(name);
         }
         if self.target != self.destination && !self.target.exists() {
             create_parent(self.target)?;
             rename(&staged.path, self.target)?;
             return Ok(bytes);
         }
-        for Source { name, .. } in self.files {
+        for name in copied {
             let target = self.target.join(name);
             create_parent(&target)?;
             rename(&staged.path.join(name), &target)?;
@@ -166,14 +173,44 @@ struct Staged {
 impl Staged {
     fn new(folder: &Path) -> Result<Self, ArtifactsError> {
         create_folder(folder)?;
-        Ok(Self { path: folder.join(format!(".{}", temporary::name())) })
+        remove_left_over(folder);
+        Ok(Self { path: folder.join(temporary::hidden_name()) })
     }
+}
+
+/// Removes what an rbuild left in `folder` that was killed: it is in nobody's way, so it does not
+/// matter if that fails.
+fn remove_left_over(folder: &Path) {
+    let processes = Path::new("/proc");
+    if !processes.join("self").exists() {
+        // Then nobody can tell which processes there are.
+        return;
+    }
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let owner = temporary::hidden_owner(&entry.file_name());
+        if owner.is_some_and(|it| !processes.join(it.to_string()).exists()) {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Removes a file or a folder with all that is in it, if that is possible.
+fn remove(path: &Path) {
+    // Only one of these applies.
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+}
+
+/// Whether both paths are the same entry of a folder, or of the same file.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let identity = |path| fs::symlink_metadata(path).map(|it| (it.dev(), it.ino()));
+    matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Only one of these applies, and none if all went well.
-        let _ = fs::remove_file(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
+        // If all went well, there is nothing any more.
+        remove(&self.path);
     }
 }
 

@@ -81,6 +81,11 @@ pub(super) fn script_in(path: &Path) -> PathBuf {
     path.join("script.sh")
 }
 
+/// Whether the folder at `path` is that of a build, as far as one can see.
+pub(super) fn is_private_folder(path: &Path) -> bool {
+    path.file_name().is_some_and(temporary::is_name) && path.join("bin/rbuild").is_symlink()
+}
+
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
         // The supervisor may have removed it.

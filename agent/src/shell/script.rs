@@ -9,10 +9,17 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    environment::Environment,
-    shell::{CommandLine, folder::PrivateFolder},
-};
+use crate::{environment::Environment, shell::folder::PrivateFolder};
+
+/// What a shell is to do.
+pub(super) struct Script<'a> {
+    /// Where.
+    pub(super) directory: &'a Path,
+    /// The text of the user.
+    pub(super) text: &'a OsStr,
+    /// Whether nothing failed so far.
+    pub(super) succeeding: bool,
+}
 
 /// Names that a shell keeps for itself: it sets them anew, or refuses to have them set.
 const OWN_NAMES: [&str; 10] = [
@@ -27,6 +34,11 @@ const OWN_NAMES: [&str; 10] = [
     "SHLVL",
     "UID",
 ];
+
+/// Keeps what bash does not let anyone set from the variables that are saved, should a command
+/// have exported it. Other shells let everything be set; `command` is for those that would exit.
+const FORGET_READONLY: &str = "[ -z \"${BASH_VERSION-}\" ] || command export -n \
+                               BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID 2>/dev/null || :";
 
 /// The commands that set the variables of the first command.
 pub(super) fn variables(environment: &Environment) -> Vec<u8> {
@@ -58,8 +70,11 @@ pub(super) fn is_identifier(name: &OsStr) -> bool {
 /// What comes after the text of the user is one group, so that it does nothing wrong if that text
 /// is not complete: after `false &&` or `x |` the group does not run in this shell, and its last
 /// line is reached. The empty line is for a backslash at the very end.
-pub(super) fn script(folder: &PrivateFolder, directory: &Path, line: CommandLine<'_>) -> Vec<u8> {
-    let CommandLine { text, succeeding } = line;
+///
+/// Nothing helps where that text leaves a heredoc open: it takes the group for its content, so
+/// the command ends with what the shell makes of that, and its changes are lost.
+pub(super) fn script(folder: &PrivateFolder, script: &Script<'_>) -> Vec<u8> {
+    let Script { directory, text, succeeding } = *script;
     let mut script = OsString::new();
     let variables = quote(folder.variables());
     for part in [
@@ -73,8 +88,10 @@ pub(super) fn script(folder: &PrivateFolder, directory: &Path, line: CommandLine
         } else {
             "; CODEBUILD_BUILD_SUCCEEDING=0\n"
         }),
-        OsStr::new(text),
-        OsStr::new("\n\n{ CODEBUILD_LAST_EXIT=$?\nexport -p >| "),
+        text,
+        OsStr::new("\n\n{ CODEBUILD_LAST_EXIT=$?\n"),
+        OsStr::new(FORGET_READONLY),
+        OsStr::new("\nexport -p >| "),
         &variables,
         OsStr::new(" && pwd >| "),
         &quote(folder.directory()),
@@ -86,10 +103,18 @@ pub(super) fn script(folder: &PrivateFolder, directory: &Path, line: CommandLine
     script.into_vec()
 }
 
-/// A command that writes each word, as the shell expands it between double quotes, and a NUL.
-pub(super) fn expansion(words: &[String], answer: &Path) -> String {
-    let words = words.join("\" \"");
-    format!("printf '%s\\0' \"{words}\" >| {}", quote(answer).display())
+/// A command that writes each word, as the shell expands it between double quotes in `directory`,
+/// and a NUL. It exits before its state is saved, which is that of the last command, so that only
+/// the words are its result. The saved `PWD` is that of the last command, too, until `cd` sets it.
+pub(super) fn expansion(words: &[String], directory: &Path, answer: &Path) -> OsString {
+    let mut text = OsString::from("cd -- ");
+    text.push(quote(directory));
+    text.push(" && printf '%s\\0' \"");
+    text.push(words.join("\" \""));
+    text.push("\" >| ");
+    text.push(quote(answer));
+    text.push("; exit");
+    text
 }
 
 /// `text` as one word that a shell leaves as it is.
@@ -118,8 +143,9 @@ mod tests {
     fn the_text_of_the_user_is_on_line_four() {
         let place = tempfile::tempdir().unwrap();
         let folder = PrivateFolder::create(&[place.path()], Path::new("/bin/true")).unwrap();
-        let line = CommandLine { text: "echo \"it's\"\nfalse", succeeding: false };
-        let script = script(&folder, Path::new("/a'b"), line);
+        let text = OsStr::new("echo \"it's\"\nfalse");
+        let it = Script { directory: Path::new("/a'b"), text, succeeding: false };
+        let script = script(&folder, &it);
         let text = String::from_utf8(script).unwrap();
         expect![[r#"
             cd -- '/a'\''b' || { echo 'the working directory is gone: an earlier command left off in a folder that is not there now' >&2; exit 1; }
@@ -129,6 +155,7 @@ mod tests {
             false
 
             { CODEBUILD_LAST_EXIT=$?
+            [ -z "${BASH_VERSION-}" ] || command export -n BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID 2>/dev/null || :
             export -p >| 'FOLDER/env.sh' && pwd >| 'FOLDER/dir.txt' || exit 1
             exit $CODEBUILD_LAST_EXIT; }
             echo 'the command is not complete: it ends in an operator' >&2; exit 2

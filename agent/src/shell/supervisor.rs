@@ -50,6 +50,10 @@ pub fn supervise() -> ExitCode {
     let (Some(folder), Some(shell)) = (arguments.next(), arguments.next()) else {
         return ExitCode::from(2);
     };
+    // It is removed in the end, so it had better be ours, should a person call this.
+    if !folder::is_private_folder(&folder) {
+        return ExitCode::from(2);
+    }
     ignore_signals();
     if rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_err() {
         return ExitCode::from(3);

@@ -19,7 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
 
 use super::{Ecs, EcsError, Registered, Service};
-use crate::definition::{Container, TaskDefinition};
+use crate::definition::{Container, TaskDefinition, field_paths};
 
 /// What a service without a deployment controller has.
 const DEFAULT_CONTROLLER: &str = "ECS";
@@ -123,7 +123,10 @@ fn registered(call: &'static str, answer: &[u8]) -> Result<Registered, EcsError>
     let arn = arn.ok_or_else(|| incomplete("taskDefinitionArn"))?.to_owned();
     // The tags stand beside the definition in an answer, and in it in a request.
     let tags = answer.get("tags").map(|_| "tags".to_owned());
-    Ok(Registered { arn, fields: definition.keys().cloned().chain(tags).collect() })
+    Ok(Registered {
+        arn,
+        fields: field_paths(definition, |_| true).into_iter().chain(tags).collect(),
+    })
 }
 
 fn failed<E, R>(call: &'static str, err: SdkError<E, R>) -> EcsError
@@ -283,7 +286,7 @@ mod tests {
     #[test]
     fn a_task_definition_is_sent_byte_for_byte() {
         let answer = format!(
-            r#"{{"taskDefinition":{{"taskDefinitionArn":"{ARN}","newest":2.50}},"tags":[]}}"#
+            r#"{{"taskDefinition":{{"taskDefinitionArn":"{ARN}","newest":2.50,"containerDefinitions":[{{"name":"web","links":[]}}]}},"tags":[]}}"#
         );
         let (registered, asked) = register(&[(200, &answer)]);
         let [request] = &asked[..] else { panic!("{asked:?}") };
@@ -291,7 +294,15 @@ mod tests {
         let target = "AmazonEC2ContainerServiceV20141113.RegisterTaskDefinition";
         assert_eq!(header(&request.head, "x-amz-target"), Some(target));
         assert!(header(&request.head, "authorization").unwrap().starts_with("AWS4-HMAC-SHA256 "));
-        let fields = ["taskDefinitionArn", "newest", "tags"].map(str::to_owned).to_vec();
+        let fields = [
+            "taskDefinitionArn",
+            "newest",
+            "containerDefinitions",
+            "containerDefinitions[web].name",
+            "containerDefinitions[web].links",
+            "tags",
+        ];
+        let fields = fields.map(str::to_owned).to_vec();
         assert_eq!(registered.unwrap(), Registered { arn: ARN.into(), fields });
     }
 

@@ -63,8 +63,10 @@ pub(crate) struct Render {
     #[command(flatten)]
     pub(crate) images: Images,
     /// The template of the task definition
-    #[arg(long, value_name = "FILE", default_value = "taskdef.json")]
-    pub(crate) taskdef: PathBuf,
+    ///
+    /// [default: taskdef.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) taskdef: Option<PathBuf>,
     /// The template of the appspec [default: appspec.yaml, if there is one]
     #[arg(long, value_name = "FILE")]
     pub(crate) appspec: Option<PathBuf>,
@@ -94,8 +96,10 @@ pub(crate) struct Ecs {
     #[arg(long)]
     pub(crate) service: String,
     /// The task definition, or a description of one
-    #[arg(long, value_name = "FILE", default_value = "taskdef.json")]
-    pub(crate) taskdef: PathBuf,
+    ///
+    /// [default: taskdef.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) taskdef: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) images: Images,
     /// Print what would change, and change nothing

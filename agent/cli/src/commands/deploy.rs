@@ -28,12 +28,13 @@ mod files;
 
 pub(crate) fn deploy(args: &Deploy) -> Result<(), Failure> {
     match args {
-        Deploy::Render(args) => on_runtime(render(args, &Aws::new())),
+        Deploy::Render(args) => on_runtime(STOPPED_RENDER, render(args, &Aws::new())),
         Deploy::Ecs(args) if args.wait => {
             let message = "`--wait` is not built yet: waiting for a rollout comes later";
             Err(Failure::new(Kind::Input, message))
         }
-        Deploy::Ecs(args) => on_runtime(ecs(args, &Aws::new())),
+        Deploy::Ecs(args) if args.dry_run => on_runtime(STOPPED_DRY_RUN, ecs(args, &Aws::new())),
+        Deploy::Ecs(args) => on_runtime(STOPPED_ECS, ecs(args, &Aws::new())),
         Deploy::Later(_) => {
             let message = "of `rbuild deploy`, only `render` and `ecs` are built yet: deploying \
                            with CodeDeploy, waiting for a rollout, and judging it come later";
@@ -42,15 +43,29 @@ pub(crate) fn deploy(args: &Deploy) -> Result<(), Failure> {
     }
 }
 
-fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    host::stop_on_signals()?;
+/// What there is when `deploy render` was stopped.
+const STOPPED_RENDER: &str = "run it again: each file that is there is whole, but they may be of \
+                              different renderings";
+
+/// What there is when a dry run was stopped.
+const STOPPED_DRY_RUN: &str = "run it again: nothing was changed";
+
+/// What there is when `deploy ecs` was stopped: a call that was under way may have been heard.
+const STOPPED_ECS: &str = "a task definition may have been registered, and the service may or may \
+                           not have been told to use it: look at it before you run it again";
+
+fn on_runtime(
+    hint: &'static str,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    host::stop_on_signals(hint)?;
     registries::runtime()?.block_on(command)
 }
 
 async fn render(args: &Render, aws: &Aws) -> Result<(), Failure> {
     let images = images(&args.images)?;
-    let taskdef = File::read(&args.taskdef)?;
-    let appspec = files::read_appspec(args.appspec.as_deref())?;
+    let taskdef = files::read_taskdef(args.taskdef.as_deref())?;
+    let appspec = files::read_appspec(args.appspec.as_deref(), &taskdef)?;
     files::refuse_folder_of_inputs(&args.output, [Some(&taskdef), appspec.as_ref()])?;
     let revision = match &args.task_definition {
         Some(arn) => Revision::Registered(arn.clone()),
@@ -64,13 +79,13 @@ async fn render(args: &Render, aws: &Aws) -> Result<(), Failure> {
     rendered.too_large().iter().for_each(show);
     let details = image_details(&images, &args.image_tags, aws).await?;
     let files = files::files(&args.output, &taskdef, appspec.as_ref(), rendered, details)?;
-    files::write(&files)?;
+    files::write(&args.output, &files)?;
     console::print_data(if args.json { files::as_json(&files) } else { files::as_lines(&files) })
 }
 
 async fn ecs(args: &Ecs, aws: &Aws) -> Result<(), Failure> {
     let images = images(&args.images)?;
-    let file = File::read(&args.taskdef)?;
+    let file = files::read_taskdef(args.taskdef.as_deref())?;
     let text =
         render::fill_taskdef(&file.text, &images).map_err(|err| not_rendered(err, &file, None))?;
     let definition = TaskDefinition::parse(&text).map_err(|err| not_a_definition(err, &file))?;
@@ -194,7 +209,7 @@ fn show(event: &Event<'_>) {
             "ECS registered the task definition without `{field}`, which it does not know"
         )),
         Event::ServiceUpdated { cluster, service, arn } => console::say(&format!(
-            "the service `{service}` in the cluster `{cluster}` now uses {arn}; \
+            "the service `{service}` in the cluster `{cluster}` was told to use {arn}; \
              rbuild does not wait for the rollout yet"
         )),
     }
@@ -229,6 +244,9 @@ fn not_rendered(err: RenderError, taskdef: &File, appspec: Option<&File>) -> Fai
         RenderError::NoContainer => failure.hint(
             "write `\"image\": \"<TOKEN>\"` into a container, and pass `--image TOKEN=NAME@sha256:…`",
         ),
+        RenderError::Wrapped { wrapper } => failure.hint(format!(
+            "write only what stands within `{wrapper}` to the file"
+        )),
         RenderError::Unnamed { .. } => failure.hint("give the container a `name`"),
     }
 }
@@ -364,6 +382,20 @@ mod tests {
                 1 | a: <TASK_DEFINITION>
                   |    ^
                 hint: pass `--task-definition ARN` with a registered revision, or `--pipeline` where CodePipeline registers the task definition and fills it in
+                exit 2
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_description_of_a_task_definition_is_not_what_codepipeline_reads() {
+        check_render(
+            &format!(r#"{{"taskDefinition": {TASKDEF}}}"#),
+            "a: b",
+            &[image("IMAGE1_NAME=shop:v1")],
+            expect![[r#"
+                error: the task definition stands within `taskDefinition`, and CodePipeline needs it without that
+                hint: write only what stands within `taskDefinition` to the file
                 exit 2
             "#]],
         );

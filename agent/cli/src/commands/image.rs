@@ -22,7 +22,7 @@ mod build;
 mod transfer;
 
 pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
-    host::stop_on_signals()?;
+    host::stop_on_signals("run it again: what was finished is kept, and nothing is half-written")?;
     match args {
         Image::Build(args) => build::build(args, global),
         Image::Ls { json } => list(&store(global)?, *json),

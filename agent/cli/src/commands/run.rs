@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs, io,
     io::Write as _,
+    iter::repeat,
     os::fd::OwnedFd,
     path::{
         Component::{CurDir, Normal},
@@ -20,7 +21,6 @@ use rbuild_agent::{
     run::{self, Outcome, Reason, Report, RunError},
     shell::{End, LocalShell, PrivateFolder, Setup, ShellError},
 };
-use rbuild_imagebuilder::digest::Digest;
 use signal_hook::{
     consts::{SIGHUP, TERM_SIGNALS},
     iterator::Signals,
@@ -35,6 +35,9 @@ use crate::{
 
 mod environment;
 mod git;
+mod place;
+
+use place::Place;
 
 /// The buildspec as a person knows it: its name, and its text for excerpts.
 struct Source {
@@ -48,33 +51,36 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let folder = source_folder(args)?;
     let (source, buildspec) = read_buildspec(args, &folder)?;
     let program = host::program()?;
+    // From here on, a signal ends the build in order, and nothing is left behind.
+    let stop = signals()?;
+    let (facts, base_environment) = (facts(&folder, started), environment::base(args, global)?);
     let private = private_folder(&program)?;
     let inputs = Inputs {
         buildspec_path: source.path.clone(),
-        base_environment: environment::base(args, global)?,
+        base_environment,
         overrides: args.env.clone(),
-        facts: facts(&folder, started),
+        facts,
         programs: private.programs(),
     };
-    for key in &buildspec.unknown_keys {
-        console::warn(&unknown_key(&source.shown, key));
-    }
+    warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
     let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
-    let mut artifacts = artifacts(args, &folder, &plan)?;
+    let mut place = Place::new(args, &folder, plan.artifacts().is_some())?;
+    let mut artifacts = local_artifacts(args, &folder, &place)?;
     let setup = Setup {
         supervisor: &program,
         shell: plan.shell().name(),
         environment: plan.environment(),
         directory: plan.source(),
-        stop: Some(signals()?),
+        stop: Some(stop),
     };
     let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
     let mut view = View::new(args.log);
     let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
     let ended = shell.finish(&mut |bytes| view.output(bytes));
     let shown = view.finish();
-    let report = report.map_err(run_failure)?;
+    let mut report = report.map_err(run_failure)?;
     ended.map_err(shell_failure)?;
+    place.settle(report.artifacts.as_mut())?;
     tell(&report, host::now().saturating_sub(started));
     verdict(&report, &source)?;
     shown
@@ -99,8 +105,10 @@ fn source_folder(args: &Run) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The most bytes of a buildspec.
-const LARGEST_BUILDSPEC: u64 = 100_000_000;
+/// The most bytes of a buildspec; those of real teams have some thousands.
+const LARGEST_BUILDSPEC: u64 = 2_000_000;
+/// The most problems of one file that are shown.
+const MOST_PROBLEMS: usize = 20;
 
 fn read_buildspec(args: &Run, folder: &Path) -> Result<(Source, Buildspec), Failure> {
     let path = folder.join(&args.buildspec);
@@ -138,8 +146,8 @@ fn leads_outside(buildspec: &Path, folder: &Path) -> bool {
 /// Shows all problems of a file; the last becomes the failure of the command.
 fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
-    let count = problems.len();
-    for (index, problem) in problems.into_iter().enumerate() {
+    let (all, count) = (problems.len(), problems.len().min(MOST_PROBLEMS));
+    for (index, problem) in problems.into_iter().take(count).enumerate() {
         let Problem { place, message, hint, aws } = problem;
         let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
         failure = failure.excerpt(match place {
@@ -154,7 +162,19 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
         }
         last = failure;
     }
+    if count < all {
+        console::say(&format!("({} more problems are not shown)", all - count));
+    }
     last
+}
+
+fn warn_of_unknown_keys(file: &str, keys: &[UnknownKey]) {
+    for key in keys.iter().take(MOST_PROBLEMS) {
+        console::warn(&unknown_key(file, key));
+    }
+    if MOST_PROBLEMS < keys.len() {
+        console::warn(&format!("{} more keys mean nothing here", keys.len() - MOST_PROBLEMS));
+    }
 }
 
 /// CodeBuild's own words go to the log; what they lack is told here.
@@ -185,44 +205,22 @@ fn facts(folder: &Path, started: Duration) -> Facts {
     }
 }
 
-/// Where artifacts go. The folder that is rbuild's own is emptied, so that what lies there is of
-/// this build; one that was asked for keeps what is in it.
-fn artifacts(args: &Run, folder: &Path, plan: &Plan) -> Result<LocalArtifacts, Failure> {
-    let destination = match &args.artifacts {
-        Some(folder) => std::path::absolute(folder).map_err(|err| {
-            let message = format!("the folder `{}` cannot be used", folder.display());
-            Failure::new(Kind::Input, message).because(err)
-        })?,
-        None => own_artifacts_folder(folder, plan)?,
-    };
+/// Keeps the artifacts in `place`.
+fn local_artifacts(args: &Run, folder: &Path, place: &Place) -> Result<LocalArtifacts, Failure> {
     let packaging = match args.artifacts_packaging {
         Packaging::None => artifacts::Packaging::Folder,
         Packaging::Zip => artifacts::Packaging::Zip,
     };
     let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
+    let destination = place.destination().to_owned();
     Ok(LocalArtifacts { source: folder.to_owned(), destination, packaging, modified })
 }
 
-fn own_artifacts_folder(source: &Path, plan: &Plan) -> Result<PathBuf, Failure> {
-    let Some(base) = host::user_folder("XDG_STATE_HOME", ".local/state") else {
-        return match plan.artifacts() {
-            // It is not used.
-            None => Ok(PathBuf::new()),
-            Some(_) => Err(Failure::new(Kind::Input, "there is no place for the artifacts")
-                .hint("set HOME, or name a folder with --artifacts")),
-        };
-    };
-    let name = source.file_name().unwrap_or_default().to_string_lossy();
-    let digest = Digest::of(source.as_os_str().as_encoded_bytes()).hex();
-    let folder = base.join("artifacts").join(format!("{name}-{}", &digest[..8]));
-    match fs::remove_dir_all(&folder) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            let message = format!("the artifacts in `{}` could not be removed", folder.display());
-            Err(Failure::new(Kind::Outside, message).because(err))
-        }
-        _ => Ok(folder),
-    }
-}
+/// How long a build may take to stop: its commands have five seconds. If it takes longer, nobody
+/// reads its output; then rbuild ends, and the supervisor ends the rest.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The same when it was asked a second time.
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 /// A stream with a byte, its number, for every signal that asks rbuild to stop.
 fn signals() -> Result<OwnedFd, Failure> {
@@ -231,9 +229,12 @@ fn signals() -> Result<OwnedFd, Failure> {
     let (reader, mut writer) = io::pipe().map_err(unwatched)?;
     let mut signals = Signals::new(TERM_SIGNALS.iter().chain([&SIGHUP])).map_err(unwatched)?;
     std::thread::spawn(move || {
-        for signal in signals.forever() {
+        for (signal, patience) in
+            signals.forever().zip([PATIENCE].into_iter().chain(repeat(IMPATIENCE)))
+        {
             // The build may be over, and nobody may read.
             let _ = writer.write_all(&[u8::try_from(signal).unwrap_or_default()]);
+            host::stop_after(patience, signal);
         }
     });
     Ok(reader.into())

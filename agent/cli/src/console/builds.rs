@@ -64,6 +64,13 @@ impl View {
     pub(crate) fn show(&mut self, event: &Event<'_>) {
         match &mut self.mode {
             Mode::Log(log) => {
+                // CodeBuild's log says nothing of it.
+                if let Event::NameCollision { name, dropped, .. } = event {
+                    let (name, dropped) = (name.display(), dropped.display());
+                    super::warn(&format!(
+                        "two artifacts are called `{name}`: `{dropped}` is left out"
+                    ));
+                }
                 let mut bytes = Vec::new();
                 // Writing to memory does not fail.
                 let _ = log.write(event, &log_time(host::now()), &mut bytes);

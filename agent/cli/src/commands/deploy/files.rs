@@ -6,10 +6,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rbuild_deployer::render::{IMAGE_DEFINITIONS, IMAGE_DETAIL, Rendered};
+use rbuild_deployer::{
+    placeholder::Token,
+    render::{IMAGE_DEFINITIONS, IMAGE_DETAIL, Rendered},
+};
 use serde_json::json;
 
-use crate::failure::{Failure, Kind};
+use crate::{
+    console,
+    failure::{Failure, Kind},
+    input,
+};
+
+/// Where the task definition is if nobody says so.
+const TASKDEF: &str = "taskdef.json";
+
+/// Where the appspec is if nobody says so.
+const APPSPEC: &str = "appspec.yaml";
+
+/// The most bytes of a template: more than CodePipeline takes.
+const LARGEST_TEMPLATE: u64 = 4_000_000;
 
 /// A file that was read, with the name by which a person knows it.
 pub(super) struct File {
@@ -21,7 +37,8 @@ impl File {
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let failure =
             |what: &str| Failure::new(Kind::Input, format!("`{}` {what}", path.display()));
-        let bytes = fs::read(path).map_err(|err| failure("could not be read").because(err))?;
+        let bytes = input::read(path, LARGEST_TEMPLATE)
+            .map_err(|err| failure("could not be read").because(err))?;
         let hint = "write it as UTF-8 without a byte order mark, as CodePipeline reads it";
         let text = String::from_utf8(bytes)
             .map_err(|err| failure("is not UTF-8").because(err.utf8_error()).hint(hint))?;
@@ -31,19 +48,67 @@ impl File {
         Ok(Self { path: path.to_owned(), text })
     }
 
+    /// Reads a file of the current folder that nobody named.
+    fn read_default(name: &'static str, option: &str) -> Result<Self, Failure> {
+        if leads_outside(Path::new("."), name) {
+            let message = format!("`{name}` is a link that leads out of the current folder");
+            return Err(Failure::new(Kind::Input, message)
+                .hint(format!("pass `{option} {name}`, if that file is meant")));
+        }
+        Self::read(Path::new(name))
+    }
+
     pub(super) fn name(&self) -> String {
         self.path.display().to_string()
     }
 }
 
-/// An appspec that nobody named may be missing: a rolling deployment has none.
-pub(super) fn read_appspec(named: Option<&Path>) -> Result<Option<File>, Failure> {
-    let default = Path::new("appspec.yaml");
+/// Whether a file of this folder is a link that leads out of it. The link came with the source,
+/// and could have the user's own files shown or written elsewhere.
+fn leads_outside(folder: &Path, name: &str) -> bool {
+    let real = fs::canonicalize(folder.join(name));
+    // What is missing leads nowhere.
+    real.is_ok_and(|real| fs::canonicalize(folder).is_ok_and(|it| !real.starts_with(it)))
+}
+
+pub(super) fn read_taskdef(named: Option<&Path>) -> Result<File, Failure> {
     match named {
-        Some(path) => File::read(path).map(Some),
-        None if fs::exists(default).unwrap_or(true) => File::read(default).map(Some),
-        None => Ok(None),
+        Some(path) => File::read(path),
+        None => File::read_default(TASKDEF, "--taskdef"),
     }
+}
+
+/// An appspec that nobody named may be missing: a rolling deployment has none.
+pub(super) fn read_appspec(named: Option<&Path>, taskdef: &File) -> Result<Option<File>, Failure> {
+    if let Some(path) = named {
+        return File::read(path).map(Some);
+    }
+    for path in passed_over(Path::new(""), &taskdef.path) {
+        let shown = path.display();
+        console::warn(&format!("`{shown}` is not read: pass `--appspec {shown}` if it is meant"));
+    }
+    match fs::exists(APPSPEC).unwrap_or(true) {
+        true => File::read_default(APPSPEC, "--appspec").map(Some),
+        false => Ok(None),
+    }
+}
+
+/// What looks like an appspec in `folder` or beside the task definition, and is not read.
+fn passed_over(folder: &Path, taskdef: &Path) -> Vec<PathBuf> {
+    let default = fs::canonicalize(folder.join(APPSPEC)).ok();
+    let mut found = Vec::new();
+    let mut passed_over = Vec::new();
+    for path in [Path::new(TASKDEF), taskdef].map(|it| folder.join(it)) {
+        for name in [APPSPEC, "appspec.yml"] {
+            let path = path.with_file_name(name);
+            let Ok(real) = fs::canonicalize(&path) else { continue };
+            if default.as_ref() != Some(&real) && !found.contains(&real) {
+                found.push(real);
+                passed_over.push(path);
+            }
+        }
+    }
+    passed_over
 }
 
 /// A file to write, and what it is.
@@ -111,17 +176,62 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     fs::canonicalize(named).into_iter().chain(real).collect()
 }
 
-/// Writes the files, each of them whole.
-pub(super) fn write(files: &[Output]) -> Result<(), Failure> {
-    files.iter().try_for_each(|file| write_whole(&file.path, &file.text))
+/// Writes the files, each of them whole, and removes what is left of an earlier rendering.
+pub(super) fn write(folder: &Path, files: &[Output]) -> Result<(), Failure> {
+    let left = left_of_earlier(folder).map_err(|err| failed(folder, "could not be read", err))?;
+    files.iter().try_for_each(|file| write_whole(&file.path, &file.text))?;
+    let is_old = |path: &&PathBuf| files.iter().all(|file| file.path != **path);
+    left.iter().filter(is_old).try_for_each(|path| {
+        remove(folder, path).map_err(|err| {
+            failed(path, "is of an earlier rendering, and could not be removed", err)
+        })
+    })
+}
+
+/// What an earlier rendering may have written that this one need not write. Where there is no
+/// `imagedefinitions.json`, there was none, and all files are somebody else's.
+fn left_of_earlier(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    if !is_file(&folder.join(IMAGE_DEFINITIONS)) {
+        return Ok(Vec::new());
+    }
+    let mut left = vec![folder.join(APPSPEC), folder.join(IMAGE_DETAIL)];
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_token = entry.file_name().to_str().is_some_and(|it| it.parse::<Token>().is_ok());
+        if is_token && entry.file_type()?.is_dir() && has_only_a_detail(&entry.path())? {
+            left.push(entry.path().join(IMAGE_DETAIL));
+        }
+    }
+    left.retain(|path| is_file(path));
+    Ok(left)
+}
+
+/// Whether it is a file, and no link to one.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|it| it.is_file())
+}
+
+fn has_only_a_detail(folder: &Path) -> io::Result<bool> {
+    let mut names = fs::read_dir(folder)?.map(|entry| entry.map(|it| it.file_name()));
+    Ok(names.next().transpose()?.is_some_and(|it| it == IMAGE_DETAIL) && names.next().is_none())
+}
+
+/// Removes a file below `folder`, and the folder of an image that is empty then.
+fn remove(folder: &Path, path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    match path.parent() {
+        Some(parent) if parent != folder => fs::remove_dir(parent),
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path, what: &str, err: io::Error) -> Failure {
+    Failure::new(kind_of(&err), format!("`{}` {what}", path.display())).because(err)
 }
 
 /// Writes a file under another name, and then gives it its own: nobody sees half of it.
 fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
-    let failure = |err: io::Error| {
-        let message = format!("`{}` could not be written", path.display());
-        Failure::new(kind_of(&err), message).because(err)
-    };
+    let failure = |err| failed(path, "could not be written", err);
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failure)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -198,16 +308,91 @@ mod tests {
     fn what_is_no_text_is_refused() {
         let folder = folder(&[("bom.json", "\u{feff}{}")]);
         fs::write(folder.path().join("utf16.json"), b"\xff\xfe{\0}\0").unwrap();
+        fs::write(folder.path().join("large.json"), vec![b' '; 4_000_001]).unwrap();
         for (name, want) in [
             ("bom.json", "begins with a byte order mark"),
             ("utf16.json", "is not UTF-8"),
             ("missing.json", "could not be read"),
             (".", "could not be read"),
+            ("large.json", "it has more than"),
+            ("/dev/zero", "not a regular file"),
         ] {
             let failure = File::read(&folder.path().join(name)).err().unwrap();
             assert!(failure.to_string().contains(want), "{failure}");
             assert_eq!(failure.kind, Kind::Input);
         }
+    }
+
+    #[test]
+    fn a_link_that_nobody_named_stays_in_its_folder() {
+        let folder = folder(&[("secret", "")]);
+        let inner = folder.path().join("source");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("file"), "").unwrap();
+        for (target, name) in
+            [("file", "inside"), ("../source/file", "around"), ("../secret", "outside")]
+        {
+            symlink(target, inner.join(name)).unwrap();
+        }
+        for (name, want) in [
+            ("file", false),
+            ("inside", false),
+            ("around", false),
+            ("missing", false),
+            ("outside", true),
+        ] {
+            assert_eq!(leads_outside(&inner, name), want, "for `{name}`");
+        }
+    }
+
+    #[test]
+    fn appspecs_that_are_not_read_are_found() {
+        let folder = folder(&[("appspec.yaml", ""), ("appspec.yml", "")]);
+        fs::create_dir(folder.path().join("ecs")).unwrap();
+        fs::write(folder.path().join("ecs/appspec.yaml"), "").unwrap();
+        for (taskdef, want) in [
+            ("taskdef.json", &["appspec.yml"][..]),
+            ("./taskdef.json", &["appspec.yml"]),
+            ("ecs/taskdef.json", &["appspec.yml", "ecs/appspec.yaml"]),
+        ] {
+            let found = passed_over(folder.path(), Path::new(taskdef));
+            let want: Vec<_> = want.iter().map(|it| folder.path().join(it)).collect();
+            assert_eq!(found, want, "for `{taskdef}`");
+        }
+    }
+
+    #[test]
+    fn only_what_an_earlier_rendering_left_is_removed() {
+        let folder = folder(&[("mine.json", ""), ("appspec.yaml", ""), ("imageDetail.json", "")]);
+        for image in ["A", "B", "not a token"] {
+            fs::create_dir(folder.path().join(image)).unwrap();
+            fs::write(folder.path().join(image).join(IMAGE_DETAIL), "").unwrap();
+        }
+        fs::write(folder.path().join("B/mine.json"), "").unwrap();
+        let write = |names: &[&str]| {
+            let path = |name: &&str| folder.path().join(name);
+            let files: Vec<_> = names
+                .iter()
+                .map(|name| Output { role: "", path: path(name), text: String::new() })
+                .collect();
+            super::write(folder.path(), &files).unwrap();
+            let mut found: Vec<_> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            found.sort();
+            found
+        };
+        let [b, other] = ["B/imageDetail.json", "not a token/imageDetail.json"];
+        // What is there before the first rendering is no rendering's.
+        let found = write(&[IMAGE_DEFINITIONS, "C/imageDetail.json"]);
+        let all = ["A", "B", "C", "appspec.yaml", IMAGE_DETAIL, IMAGE_DEFINITIONS, "mine.json"];
+        assert_eq!(found, [&all[..], &["not a token"]].concat());
+        let found = write(&[IMAGE_DEFINITIONS, "C/imageDetail.json"]);
+        assert_eq!(found, ["B", "C", IMAGE_DEFINITIONS, "mine.json", "not a token"]);
+        let found = write(&[IMAGE_DEFINITIONS, IMAGE_DETAIL]);
+        assert_eq!(found, ["B", IMAGE_DETAIL, IMAGE_DEFINITIONS, "mine.json", "not a token"]);
+        assert!([b, other].iter().all(|it| folder.path().join(it).exists()));
     }
 
     #[test]
