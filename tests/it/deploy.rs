@@ -86,6 +86,41 @@ fn what_cannot_be_rendered_is_refused() {
     assert!(!sandbox.src().join("out").exists());
 }
 
+#[test]
+fn what_an_earlier_rendering_left_goes_and_nothing_else_does() {
+    let sandbox = team("web");
+    render(&sandbox, IMAGE).has_status(0);
+    let out = |name| sandbox.src().join("out").join(name);
+    assert!(out("appspec.yaml").exists());
+    sandbox.write("out/notes.txt", "the team's");
+    fs::remove_file(sandbox.src().join("appspec.yaml")).unwrap();
+    render(&sandbox, IMAGE).has_status(0);
+    assert!(!out("appspec.yaml").exists() && out("notes.txt").exists());
+    assert!(out("imageDetail.json").exists());
+}
+
+#[test]
+fn an_appspec_of_another_name_is_not_passed_over_in_silence() {
+    let sandbox = team("web");
+    let folder = sandbox.src();
+    fs::rename(folder.join("appspec.yaml"), folder.join("appspec.yml")).unwrap();
+    let rendered = render(&sandbox, IMAGE);
+    rendered.has_status(0);
+    assert!(rendered.stderr.contains("appspec.yml"), "{}", rendered.stderr);
+}
+
+#[test]
+fn templates_that_lead_out_of_the_checkout_are_refused() {
+    let sandbox = team("web");
+    sandbox.write("../home/secret", "password");
+    let template = sandbox.src().join("appspec.yaml");
+    fs::remove_file(&template).unwrap();
+    std::os::unix::fs::symlink("../home/secret", &template).unwrap();
+    let rendered = render(&sandbox, IMAGE);
+    rendered.fails(2, &["appspec.yaml"]);
+    assert!(!rendered.stderr.contains("password"), "{}", rendered.stderr);
+}
+
 /// Makes a cluster with a service whose task definition has the family of the cluster's name, and
 /// two containers. `argv[2]` is the kind of the deployment controller.
 const MAKE: &str = "

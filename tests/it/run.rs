@@ -96,3 +96,35 @@ fn artifacts_are_a_folder_or_a_zip_and_never_in_the_checkout() {
     let state = store::files(&sandbox.home().join(".local/state/rbuild/artifacts"));
     assert!(state.iter().any(|it| it.ends_with("a/b")), "{state:?}");
 }
+
+#[test]
+fn the_region_of_the_buildspec_wins_over_the_callers() {
+    let buildspec = "version: 0.2\nenv: {variables: {AWS_DEFAULT_REGION: us-west-2}}\n\
+                     phases: {build: {commands: ['echo $AWS_DEFAULT_REGION $AWS_REGION']}}\n";
+    let sandbox = sandbox(&[("buildspec.yml", buildspec)]);
+    let run = sandbox.rbuild(["run"]).env("AWS_REGION", "eu-west-1").ok();
+    assert!(run.stdout.contains("\nus-west-2 eu-west-1\n"), "{}", run.stdout);
+}
+
+#[test]
+fn artifacts_of_a_build_replace_those_of_the_build_before() {
+    let sandbox = sandbox(&[("a", "a"), ("b", "b")]);
+    let folder = |run: &rbuild_tests::Finished| {
+        let line = run.stderr.lines().find_map(|it| it.strip_prefix("artifacts: "));
+        let path = line.and_then(|it| it.split(" (").next()).expect("the folder").to_owned();
+        std::path::PathBuf::from(path)
+    };
+    for (file, other) in [("a", "b"), ("b", "a")] {
+        let text = format!("version: 0.2\nphases: {{}}\nartifacts: {{files: [{file}]}}\n");
+        sandbox.write("buildspec.yml", text);
+        let found = folder(&sandbox.rbuild(["run"]).ok());
+        assert!(found.join(file).exists() && !found.join(other).exists(), "{}", found.display());
+    }
+    // A build that fails leaves them as they were.
+    sandbox.write("buildspec.yml", "version: 0.2\nphases: {}\nartifacts: {files: [missing]}\n");
+    sandbox.rbuild(["run"]).go().has_status(1);
+    let state = sandbox.home().join(".local/state/rbuild/artifacts");
+    let left: Vec<_> = std::fs::read_dir(state).unwrap().map(|it| it.unwrap().path()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].join("b").exists());
+}
