@@ -21,10 +21,10 @@ use thiserror::Error;
 use crate::{
     catalog::{self, CatalogError, LARGEST_JSON},
     config::Platform,
-    digest::{Digest, Verifying},
+    digest::{Blob, Digest, Verifying},
     image::{self, Descriptor, Image, ImageError, IndexEntry, Manifest},
     reference::Reference,
-    store::{Blob, Origin, Scratch, Store, StoreError, StoredImage},
+    store::{Origin, Scratch, Store, StoreError, StoredImage},
 };
 
 /// Where an image is loaded from.

@@ -46,7 +46,7 @@ pub use self::{
     error::{Answer, Call, Cause, RegistryError},
 };
 use crate::{
-    digest::{Digest, Hashing},
+    digest::{Blob, Digest, Hashing},
     reference::{Reference, Repository},
 };
 
@@ -93,15 +93,6 @@ pub struct Manifest {
     pub bytes: Vec<u8>,
     /// The digest of these bytes.
     pub digest: Digest,
-}
-
-/// What a manifest says of a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blob {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
 }
 
 /// Gives a blob's content from its start; called again for each try.

@@ -27,7 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::digest::{Digest, Hashing, Verifying};
+use crate::digest::{Blob, Digest, Hashing, Verifying};
 
 /// The number of the layout that this version reads and writes.
 const VERSION: &str = "1";
@@ -41,15 +41,6 @@ pub struct Store {
     root: PathBuf,
     lock: File,
     next: AtomicU64,
-}
-
-/// A blob that is in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blob {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
 }
 
 /// An image of the store: its manifest, and when it came here.

@@ -9,13 +9,13 @@ use thiserror::Error;
 use crate::{
     catalog::{self, CatalogError, LARGEST_JSON},
     config::Platform,
-    digest::{Digest, Framed},
+    digest::{Blob, Digest, Framed},
     event::{Direction, Event},
     image::{self, Image, ImageError, Layer},
     layout,
     reference::Reference,
     registry::{self, Client, RegistryError},
-    store::{self, Origin, Store, StoreError, StoredImage},
+    store::{Origin, Store, StoreError, StoredImage},
 };
 
 /// Blobs that are carried at the same time.
@@ -199,7 +199,7 @@ async fn pull_config(
 ) -> Result<Image, TransferError> {
     let broken = |source| TransferError::Image { name: reference.clone(), source };
     let parsed = image::Manifest::parse(&manifest.bytes).map_err(broken)?;
-    let blob = registry::Blob { digest: parsed.config.digest, size: parsed.config.size };
+    let blob = Blob { digest: parsed.config.digest, size: parsed.config.size };
     if LARGEST_JSON < blob.size {
         return Err(TransferError::LargeConfig(reference.clone()));
     }
@@ -222,9 +222,9 @@ async fn pull_layer(
     }
     let open = || store.writer().map_err(std::io::Error::other);
     let progress = |done| emit(Event::BlobProgress { digest, done, total: size });
-    let blob = registry::Blob { digest, size };
+    let blob = Blob { digest, size };
     let writer = client.pull_blob(reference.repository(), blob, open, &progress).await?;
-    writer.finish_as(store::Blob { digest, size })?;
+    writer.finish_as(Blob { digest, size })?;
     emit(Event::BlobDone { digest, size });
     Ok(())
 }
@@ -256,7 +256,7 @@ pub async fn push(
     stream::iter(blobs)
         .map(Ok)
         .try_for_each_concurrent(AT_ONCE, |(digest, size)| {
-            push_blob(client, store, &reference, registry::Blob { digest, size }, emit)
+            push_blob(client, store, &reference, Blob { digest, size }, emit)
         })
         .await?;
     client.push_manifest(&reference, &image.media_type, &image.manifest).await?;
@@ -268,10 +268,10 @@ async fn push_blob(
     client: &Client,
     store: &Store,
     reference: &Reference,
-    blob: registry::Blob,
+    blob: Blob,
     emit: Emit<'_>,
 ) -> Result<(), TransferError> {
-    let registry::Blob { digest, size } = blob;
+    let Blob { digest, size } = blob;
     if client.blob_exists(reference.repository(), digest).await? {
         emit(Event::BlobExists { digest });
         return Ok(());
