@@ -96,11 +96,6 @@ impl Context {
         }
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.inner.path
-    }
-
     /// Whether the ignore file keeps `path` out.
     pub fn is_ignored(&self, path: &TreePath) -> bool {
         !path.is_root() && self.inner.ignore.matches(path.as_bytes())

@@ -50,10 +50,10 @@ impl Credentials for HostCredentials {
         registry: &'a str,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a> {
+        let Some(ecr) = EcrRegistry::parse(registry) else {
+            return self.docker.credential(registry, refused);
+        };
         Box::pin(async move {
-            let Some(ecr) = EcrRegistry::parse(registry) else {
-                return self.docker.find(registry);
-            };
             let refused = refused.map(|it| it.password.as_str());
             match self.aws.ecr_login(&ecr, refused).await {
                 Ok(login) => Ok(Some(login)),
