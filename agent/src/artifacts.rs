@@ -27,19 +27,29 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{buildspec, event::Event};
+use crate::{buildspec, choice::Collision, event::Event};
 
 /// The files that a build asks for, with all variables replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
+    /// What it is called, if it is kept by itself.
+    pub identifier: Option<String>,
     /// Their patterns.
     pub files: Vec<String>,
     /// The folder or folders that they are in: a path or a pattern.
     pub base_directory: Option<String>,
     /// Whether only the last part of each path is kept.
     pub discard_paths: bool,
+    /// The patterns of the files to leave out.
+    pub exclude_paths: Vec<String>,
+    /// Whether symbolic links stay links in a zip file.
+    pub enable_symlinks: bool,
     /// The name of all of it.
     pub name: Option<String>,
+    /// What its key in S3 begins with.
+    pub s3_prefix: Option<String>,
+    /// Which of two files of the same name is kept.
+    pub collision: Collision,
 }
 
 /// Keeps the artifacts of a build.
@@ -57,12 +67,23 @@ pub trait Artifacts {
 /// Artifacts that are complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// The folder or the zip file.
-    pub path: PathBuf,
+    /// What it is called, if it is kept by itself.
+    pub identifier: Option<String>,
+    /// Where it is.
+    pub location: Location,
     /// How many files are in it.
     pub files: usize,
     /// How many bytes these have together.
     pub bytes: u64,
+}
+
+/// Where artifacts are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// In a folder, or in a zip file, on this machine.
+    Local(PathBuf),
+    /// Elsewhere, under this URI, such as `s3://bucket/prefix`.
+    Remote(String),
 }
 
 /// Keeps artifacts in a folder on this machine.
@@ -213,6 +234,7 @@ impl Selection {
             base_directory: artifacts.base_directory.as_ref().map(expand),
             discard_paths: artifacts.discard_paths,
             name: artifacts.name.as_deref().map(value_of),
+            ..Self::default()
         }
     }
 }
@@ -263,8 +285,10 @@ impl Artifacts for LocalArtifacts {
             Packaging::Zip => job.write_zip()?,
         };
         let files = files.len();
-        emit(Event::ArtifactsWritten { path: &target, files, bytes });
-        Ok(Packed { path: target, files, bytes })
+        let identifier = selection.identifier.clone();
+        let packed = Packed { identifier, location: Location::Local(target), files, bytes };
+        emit(Event::ArtifactsWritten(&packed));
+        Ok(packed)
     }
 }
 

@@ -11,23 +11,92 @@ mod problem;
 mod suggest;
 mod walk;
 
-use crate::{phase::Phase, source::Place};
+use crate::{
+    phase::{OnFailure, Phase},
+    secret::Reference,
+    source::Place,
+};
 
 pub use problem::Problem;
 
 /// A checked buildspec file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buildspec {
+    /// Which version of the language it is written in.
+    pub version: Version,
+    /// Who runs all commands, if that is not who runs rbuild.
+    pub run_as: Option<User>,
     /// What `env.shell` asks for, if it does.
     pub shell: Option<ShellName>,
-    /// `env.variables`, in the order of the file.
+    /// `env.variables`, then `env.parameter-store`, then `env.secrets-manager`, each in the order
+    /// of the file; of two with the same name the later one counts.
     pub variables: Vec<Variable>,
+    /// `env.exported-variables`, in the order of the file.
+    pub exported: Vec<ExportedName>,
+    /// Whether git may use the credentials of the source.
+    pub git_credentials: bool,
+    /// What of rbuild's own traffic goes through the proxy of the build.
+    pub proxy: Proxy,
+    /// `phases.install.runtime-versions`, in the order of the file.
+    pub runtimes: Vec<RuntimeVersion>,
     /// The phases of the file, in the order in which they run.
     pub phases: Vec<PhaseCommands>,
     /// What to collect after the build, if anything.
     pub artifacts: Option<Artifacts>,
+    /// What else to collect, each by itself.
+    pub secondary_artifacts: Vec<SecondaryArtifacts>,
+    /// The keys of the language that are left out here, in the order of the file.
+    pub ignored_keys: Vec<IgnoredKey>,
     /// The keys that mean nothing, in the order of the file.
     pub unknown_keys: Vec<UnknownKey>,
+}
+
+/// A version of the language.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// 0.1: every command starts where the first did, with the variables of the first.
+    V0_1,
+    /// 0.2: variables and the working directory are carried from one command to the next.
+    #[default]
+    V0_2,
+}
+
+/// The name of a user of the machine, who runs commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// The name of a variable whose value is told at the end of the build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportedName {
+    /// The name.
+    pub name: String,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// What of rbuild's own traffic goes through the proxy that the build's variables name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// The upload of artifacts does.
+    pub upload_artifacts: bool,
+    /// The upload of logs does. rbuild uploads none.
+    pub logs: bool,
+}
+
+/// A runtime that the build wants, such as `python` in version `3.12`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeVersion {
+    /// The name of the runtime.
+    pub name: String,
+    /// The version as it is written: exact, `18.x`, `latest`, or `$VARIABLE`.
+    pub version: String,
+    /// Where its name is.
+    pub place: Place,
 }
 
 /// A shell that commands may ask for.
@@ -41,17 +110,29 @@ pub enum ShellName {
     BinSh,
     /// `/bin/bash`.
     BinBash,
+    /// `pwsh`, wherever the PATH has it.
+    Pwsh,
 }
 
-/// A variable with its literal value.
+/// A variable, and where its value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
     /// Its name.
     pub name: String,
-    /// Its value, as it is written.
-    pub value: String,
-    /// Where its name is.
-    pub place: Place,
+    /// Its value.
+    pub value: Value,
+    /// Where its name is, if that is in the buildspec.
+    pub place: Option<Place>,
+}
+
+/// Where the value of a variable comes from. AWS calls these `PLAINTEXT`, `PARAMETER_STORE`, and
+/// `SECRETS_MANAGER`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The value itself, as it is written.
+    Plain(String),
+    /// What a store of secrets has.
+    Secret(Reference),
 }
 
 /// The commands of one phase.
@@ -59,6 +140,10 @@ pub struct Variable {
 pub struct PhaseCommands {
     /// Which phase.
     pub phase: Phase,
+    /// Who runs its commands, if the phase says so.
+    pub run_as: Option<User>,
+    /// What happens if it fails, if the phase says so.
+    pub on_failure: Option<OnFailure>,
     /// What runs until something fails.
     pub commands: Vec<Command>,
     /// What runs after `commands`, whether or not they failed.
@@ -75,7 +160,7 @@ pub struct Command {
 }
 
 /// What to collect after a build.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Artifacts {
     /// The patterns of the files; at least one.
     pub files: Vec<String>,
@@ -83,8 +168,36 @@ pub struct Artifacts {
     pub base_directory: Option<String>,
     /// Whether paths are reduced to base names.
     pub discard_paths: bool,
+    /// The patterns of the files to leave out.
+    pub exclude_paths: Vec<String>,
+    /// Whether symbolic links stay links in a zip file.
+    pub enable_symlinks: bool,
     /// The name to give it, for the shell to expand.
     pub name: Option<String>,
+    /// What its key in S3 begins with.
+    pub s3_prefix: Option<String>,
+}
+
+/// Artifacts that are kept by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondaryArtifacts {
+    /// What they are called.
+    pub identifier: String,
+    /// Where that is written.
+    pub place: Place,
+    /// What they are.
+    pub artifacts: Artifacts,
+}
+
+/// A key of the language that is left out here, such as `reports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredKey {
+    /// The key, with those above it: `reports`, `cache.key`.
+    pub key: String,
+    /// Where it is.
+    pub place: Place,
+    /// What that means for the build.
+    pub reason: &'static str,
 }
 
 /// A key that is not of the language: CodeBuild warns, and goes on without it.
@@ -114,7 +227,8 @@ impl Buildspec {
 
 impl ShellName {
     /// All shells, as `env.shell` may name them.
-    pub const NAMES: [&'static str; 4] = ["sh", "bash", "/bin/sh", "/bin/bash"];
+    pub const NAMES: [&'static str; 6] =
+        ["sh", "bash", "/bin/sh", "/bin/bash", "powershell.exe", "pwsh"];
 
     /// The shell of that name.
     pub fn named(name: &str) -> Option<Self> {
@@ -123,6 +237,7 @@ impl ShellName {
             "bash" => Some(Self::Bash),
             "/bin/sh" => Some(Self::BinSh),
             "/bin/bash" => Some(Self::BinBash),
+            "powershell.exe" | "pwsh" => Some(Self::Pwsh),
             _ => None,
         }
     }
@@ -134,6 +249,7 @@ impl ShellName {
             Self::Bash => "bash",
             Self::BinSh => "/bin/sh",
             Self::BinBash => "/bin/bash",
+            Self::Pwsh => "pwsh",
         }
     }
 }

@@ -18,12 +18,19 @@ use std::{
 
 use thiserror::Error;
 
-use crate::buildspec::Variable;
+use crate::{
+    buildspec::{Value, Variable},
+    secret::{Secret, Wanted},
+};
 
 /// The variables that the first command gets, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
+    /// The variables whose values are still to be fetched, sorted by name.
+    wanted: Vec<Wanted>,
+    /// The values that were fetched.
+    secrets: Vec<Secret>,
 }
 
 /// What the `CODEBUILD_*` variables of a build on this machine say.
@@ -84,26 +91,33 @@ const NO_REGION: &str = "us-east-1";
 
 impl Environment {
     /// Decides every variable. Later wins: the caller's `base`, the region of `facts`, the
-    /// variables of the buildspec, `overrides`, and what only the build may set. `programs` comes
-    /// first on the PATH.
+    /// `layers` (the buildspec, the project, what was asked for with this build), and what only
+    /// the build may set. `programs` comes first on the PATH.
     pub fn new(
         base: &[(OsString, OsString)],
-        buildspec: &[Variable],
-        overrides: &[(String, String)],
+        layers: &[&[Variable]],
         facts: &Facts,
         programs: &Path,
     ) -> Result<Self, EnvironmentError> {
+        let mut wanted = BTreeMap::new();
         let mut variables: BTreeMap<OsString, OsString> = base.iter().cloned().collect();
         variables.remove(OsStr::new("CODEBUILD_LAST_EXIT"));
         for name in ["AWS_DEFAULT_REGION", "AWS_REGION"] {
             variables.extend(facts.region.as_ref().map(|region| (name.into(), region.into())));
         }
-        for Variable { name, value, .. } in buildspec {
-            variables.insert(name.into(), value.into());
-        }
-        for (name, value) in overrides {
-            check(name, value)?;
-            variables.insert(name.into(), value.into());
+        for Variable { name, value, .. } in layers.iter().copied().flatten() {
+            match value {
+                Value::Plain(value) => {
+                    check(name, value)?;
+                    wanted.remove(name);
+                    variables.insert(name.into(), value.into());
+                }
+                Value::Secret(reference) => {
+                    check(name, "")?;
+                    variables.remove(OsStr::new(name));
+                    wanted.insert(name.clone(), reference.clone());
+                }
+            }
         }
         if is_in_codebuild(base) {
             let is_of_codebuild = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX);
@@ -117,7 +131,29 @@ impl Environment {
         variables.insert("CODEBUILD_SRC_DIR".into(), facts.source.clone().into());
         let path = variables.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
         *path = join_path(programs, path);
-        Ok(Self { variables })
+        let wanted = wanted.into_iter().map(|(variable, reference)| Wanted { variable, reference });
+        Ok(Self { variables, wanted: wanted.collect(), secrets: Vec::new() })
+    }
+
+    /// The variables whose values are still to be fetched, sorted by name.
+    pub fn wanted(&self) -> &[Wanted] {
+        &self.wanted
+    }
+
+    /// The same with the values of all variables that are [`wanted`](Self::wanted), in their
+    /// order.
+    #[must_use]
+    pub fn with_secrets(mut self, values: Vec<Secret>) -> Self {
+        for (wanted, value) in self.wanted.drain(..).zip(values) {
+            self.variables.insert(wanted.variable.into(), value.expose().into());
+            self.secrets.push(value);
+        }
+        self
+    }
+
+    /// The values that were fetched.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
     }
 
     /// The value of a variable.
@@ -201,8 +237,11 @@ mod tests {
         };
         let base: Vec<_> = base.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let place = Place { line: 1, column: 1 };
-        let file: Vec<_> =
-            owned(file).into_iter().map(|(name, value)| Variable { name, value, place }).collect();
+        let place = Some(place);
+        let plain = |pairs: &[(&str, &str)]| -> Vec<Variable> {
+            let plain = |(name, value)| Variable { name, value: Value::Plain(value), place };
+            owned(pairs).into_iter().map(plain).collect()
+        };
         let facts = Facts {
             source: "/src".into(),
             build_number: 7,
@@ -212,7 +251,8 @@ mod tests {
             source_version: Some("main".into()),
             ..Facts::default()
         };
-        let made = Environment::new(&base, &file, &owned(flags), &facts, Path::new("/p"));
+        let layers: [&[Variable]; 2] = [&plain(file), &plain(flags)];
+        let made = Environment::new(&base, &layers, &facts, Path::new("/p"));
         let drawn = match made {
             Ok(environment) => environment.iter().fold(String::new(), |mut out, (name, value)| {
                 writeln!(out, "{}={}", name.display(), value.display()).unwrap();
@@ -284,7 +324,7 @@ mod tests {
         ];
         check(
             &base,
-            &[("A", "file"), ("CODEBUILD_BUILD_NUMBER", "43"), ("CODEBUILD_NEW", "x")],
+            &[("A", "file")],
             &[],
             expect![[r#"
                 A=file
@@ -330,11 +370,14 @@ mod tests {
             (None, Some("ap-south-1"), "ap-south-1", "eu-west-1"),
             (Some("us-west-2"), Some("ap-south-1"), "ap-south-1", "eu-west-1"),
         ] {
-            let variable = |(name, value)| Variable { name, value, place };
+            let variable =
+                |(name, value)| Variable { name, value: Value::Plain(value), place: Some(place) };
             let file: Vec<_> =
                 file.map(|it| variable(pair("AWS_REGION", it))).into_iter().collect();
-            let flags: Vec<_> = flag.map(|it| pair("AWS_REGION", it)).into_iter().collect();
-            let made = Environment::new(&base, &file, &flags, &facts, Path::new("/p")).unwrap();
+            let flags: Vec<_> =
+                flag.map(|it| variable(pair("AWS_REGION", it))).into_iter().collect();
+            let layers: [&[Variable]; 2] = [&file, &flags];
+            let made = Environment::new(&base, &layers, &facts, Path::new("/p")).unwrap();
             assert_eq!(made.value("AWS_REGION"), Some(OsStr::new(want)), "{file:?} {flags:?}");
             assert_eq!(made.value("AWS_DEFAULT_REGION"), Some(OsStr::new(default)));
         }

@@ -6,9 +6,12 @@
 use std::path::Path;
 
 use crate::{
-    buildspec::{Command, ShellName, UnknownKey},
+    artifacts::Packed,
+    buildspec::{Command, IgnoredKey, RuntimeVersion, ShellName, UnknownKey},
+    choice::RetryScope,
     phase::{Phase, Stage, State},
     run::Reason,
+    secret::Redactor,
     shell::End,
 };
 
@@ -28,6 +31,26 @@ pub enum Event<'a> {
     PhaseWithoutCommands(Phase),
     /// The buildspec has keys that mean nothing; there is at least one.
     UnknownKeys(&'a [UnknownKey]),
+    /// The buildspec has keys of the language that are left out; there is at least one.
+    IgnoredKeys(&'a [IgnoredKey]),
+    /// Secrets are fetched; there is at least one.
+    SecretsWanted {
+        /// How many are in SSM Parameter Store.
+        parameters: usize,
+        /// How many are in Secrets Manager.
+        secrets: usize,
+    },
+    /// From here on, these values must not be shown.
+    SecretsKnown(&'a Redactor),
+    /// This machine has no way to choose these runtimes; there is at least one.
+    RuntimesSkipped(&'a [RuntimeVersion]),
+    /// This version of a runtime is going to be chosen, by commands that follow.
+    RuntimeSelected {
+        /// The name of the runtime.
+        name: &'a str,
+        /// The version.
+        version: &'a str,
+    },
     /// The buildspec asks for a shell.
     ShellSelected(ShellName),
     /// Variables are set, and commands will start in `directory`.
@@ -44,6 +67,28 @@ pub enum Event<'a> {
         /// How many commands are in it, those of `finally` not counted.
         commands: usize,
     },
+    /// This stage was left out since nobody asked for it.
+    StageSkipped(Stage),
+    /// Something failed, and is tried again.
+    Retrying {
+        /// What is tried again.
+        scope: RetryScope,
+        /// The phase that failed.
+        phase: Phase,
+        /// Which try comes now; the first one that counts is 1.
+        attempt: u8,
+        /// How many there are.
+        of: u8,
+    },
+    /// The build waits for a person, who gets a shell.
+    BreakpointReached {
+        /// The command that comes next, or the one that failed.
+        command: &'a Command,
+        /// Whether it failed.
+        failed: bool,
+    },
+    /// These variables have these values at the end of the build.
+    VariablesExported(&'a [(String, String)]),
     /// A command begins.
     CommandStarted(&'a Command),
     /// Something wrote to standard output or standard error: the command that runs, or what an
@@ -80,15 +125,20 @@ pub enum Event<'a> {
         /// The file that is left out.
         dropped: &'a Path,
     },
-    /// The artifacts are complete.
-    ArtifactsWritten {
-        /// The folder or the zip file.
-        path: &'a Path,
-        /// How many files are in it.
-        files: usize,
-        /// How many bytes these have together.
-        bytes: u64,
+    /// Artifacts that are kept by themselves come next.
+    SecondaryArtifacts {
+        /// What they are called; none says that there are no such artifacts.
+        identifier: Option<&'a str>,
     },
+    /// A part of the artifacts was sent.
+    ArtifactsSent {
+        /// How many bytes were sent so far.
+        sent: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// Artifacts are complete.
+    ArtifactsWritten(&'a Packed),
     /// A stage ended.
     StageFinished {
         /// Which one.

@@ -4,6 +4,8 @@
 //! - [`buildspec`]: the bytes of a file to a checked value, or everything that is wrong with it;
 //!   on the way, `yaml` (a tree with places) and [`source`] (what a place is).
 //! - [`phase`]: the parts of a build, and which one comes after which.
+//! - [`choice`]: what AWS leaves open, and what is chosen.
+//! - [`secret`]: values that nobody must see, the port for them, and the masking of output.
 //! - [`environment`]: which variables commands start with.
 //! - [`plan`]: a buildspec and what is true of this build become a value with every decision.
 //! - [`shell`]: the port for running commands, and the shell of this machine with the supervisor
@@ -25,11 +27,13 @@
 
 pub mod artifacts;
 pub mod buildspec;
+pub mod choice;
 pub mod environment;
 pub mod event;
 pub mod phase;
 pub mod plan;
 pub mod run;
+pub mod secret;
 pub mod shell;
 pub mod source;
 mod temporary;

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::choice::{AfterAbort, Choices};
+
 /// A part of a build that a buildspec has commands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
@@ -38,6 +40,28 @@ pub enum State {
     Failed,
     /// Someone stopped the build.
     Stopped,
+    /// The build took too long.
+    TimedOut,
+}
+
+/// What a phase asks for if it fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The build ends here.
+    Abort,
+    /// The next phase runs.
+    Continue,
+    /// It is tried again, and if that does not help, what comes is what comes without this.
+    Retry(Retry),
+}
+
+/// How often something is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How many times, from 0 to 100.
+    pub count: u8,
+    /// A regular expression that the output must match; any output will do if there is none.
+    pub pattern: Option<String>,
 }
 
 impl Phase {
@@ -66,10 +90,23 @@ impl Stage {
 
     /// The stage that comes after this one, which ended as `state`, if any does.
     #[must_use]
-    pub fn after(self, state: State) -> Option<Self> {
+    pub fn after(
+        self,
+        state: State,
+        on_failure: Option<&OnFailure>,
+        choices: &Choices,
+    ) -> Option<Self> {
         use Phase::{Build, Install, PostBuild, PreBuild};
+        let state = match (state, on_failure) {
+            (State::Failed, Some(OnFailure::Continue)) => State::Succeeded,
+            (State::Failed, Some(OnFailure::Abort)) => {
+                let uploads = choices.after_abort == AfterAbort::Upload;
+                return uploads.then_some(Self::UploadArtifacts);
+            }
+            (state, _) => state,
+        };
         match (self, state) {
-            (_, State::Stopped) => None,
+            (_, State::Stopped | State::TimedOut) => None,
             (Self::DownloadSource, State::Succeeded) => Some(Self::Commands(Install)),
             (Self::Commands(Install), State::Succeeded) => Some(Self::Commands(PreBuild)),
             (Self::Commands(PreBuild), State::Succeeded) => Some(Self::Commands(Build)),
@@ -110,6 +147,7 @@ impl fmt::Display for State {
             Self::Succeeded => "SUCCEEDED",
             Self::Failed => "FAILED",
             Self::Stopped => "STOPPED",
+            Self::TimedOut => "TIMED_OUT",
         })
     }
 }
@@ -122,9 +160,11 @@ mod tests {
     #[track_caller]
     fn check(odd: &str, state: State, want: &str) {
         let of = |it: Stage| if it.to_string() == odd { state } else { State::Succeeded };
-        let ran: Vec<String> = std::iter::successors(Some(Stage::FIRST), |it| it.after(of(*it)))
-            .map(|it| it.to_string())
-            .collect();
+        let ran: Vec<String> = std::iter::successors(Some(Stage::FIRST), |it| {
+            it.after(of(*it), None, &Choices::default())
+        })
+        .map(|it| it.to_string())
+        .collect();
         assert_eq!(ran.join(" "), want, "if {odd} is {state}");
     }
 

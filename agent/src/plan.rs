@@ -9,7 +9,11 @@ use std::{
 };
 
 use crate::{
-    buildspec::{Artifacts, Buildspec, Command, PhaseCommands, ShellName, UnknownKey},
+    buildspec::{
+        Artifacts, Buildspec, Command, PhaseCommands, SecondaryArtifacts, ShellName, UnknownKey,
+        Variable,
+    },
+    choice::Choices,
     environment::{Environment, EnvironmentError, Facts},
     phase::Phase,
 };
@@ -21,8 +25,12 @@ pub struct Inputs {
     pub buildspec_path: PathBuf,
     /// The variables that the caller passes on.
     pub base_environment: Vec<(OsString, OsString)>,
-    /// Variables that win over those of the buildspec.
-    pub overrides: Vec<(String, String)>,
+    /// The variables of the project, which win over those of the buildspec.
+    pub project_variables: Vec<Variable>,
+    /// Variables that were asked for with this build, which win over all others.
+    pub overrides: Vec<Variable>,
+    /// What was chosen where AWS leaves it open.
+    pub choices: Choices,
     /// What is true of this build on this machine.
     pub facts: Facts,
     /// The folder that comes first on the PATH.
@@ -35,6 +43,7 @@ pub struct Plan {
     source: PathBuf,
     buildspec_path: PathBuf,
     environment: Environment,
+    choices: Choices,
     buildspec: Buildspec,
 }
 
@@ -43,13 +52,22 @@ impl Plan {
     pub fn new(buildspec: Buildspec, inputs: Inputs) -> Result<Self, EnvironmentError> {
         let environment = Environment::new(
             &inputs.base_environment,
-            &buildspec.variables,
-            &inputs.overrides,
+            &[&buildspec.variables, &inputs.project_variables, &inputs.overrides],
             &inputs.facts,
             &inputs.programs,
         )?;
-        let Inputs { buildspec_path, facts, .. } = inputs;
-        Ok(Self { source: facts.source, buildspec_path, environment, buildspec })
+        let Inputs { buildspec_path, facts, choices, .. } = inputs;
+        Ok(Self { source: facts.source, buildspec_path, environment, choices, buildspec })
+    }
+
+    /// What was chosen where AWS leaves it open.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    /// What else to collect after the build, each by itself.
+    pub fn secondary_artifacts(&self) -> &[SecondaryArtifacts] {
+        &self.buildspec.secondary_artifacts
     }
 
     /// The folder with the source: where the first command starts.
@@ -106,10 +124,15 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buildspec::Value;
 
     fn plan(text: &str, overrides: &[(&str, &str)]) -> Result<Plan, EnvironmentError> {
-        let overrides =
-            overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let plain = |(name, value): &(&str, &str)| Variable {
+            name: (*name).to_owned(),
+            value: Value::Plain((*value).to_owned()),
+            place: None,
+        };
+        let overrides = overrides.iter().map(plain).collect();
         let facts = Facts { source: "/src".into(), ..Facts::default() };
         let inputs = Inputs { overrides, facts, ..Inputs::default() };
         Plan::new(Buildspec::parse(text.as_bytes()).unwrap(), inputs)

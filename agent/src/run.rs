@@ -11,7 +11,7 @@ use crate::{
     event::Event,
     phase::{Phase, Stage, State},
     plan::Plan,
-    shell::{CommandLine, End, Expansion, Shell, ShellError},
+    shell::{Beginning, CommandLine, End, Expansion, Shell, ShellError, Snapshot},
 };
 
 /// What came of a build.
@@ -20,7 +20,21 @@ pub struct Report {
     /// How it ended.
     pub outcome: Outcome,
     /// What it left behind, which a failed build may do, too.
-    pub artifacts: Option<Packed>,
+    pub artifacts: Vec<Packed>,
+    /// The variables that the buildspec exports, and their values at the end of the build.
+    pub exported: Vec<(String, String)>,
+    /// Where the build could go on, if it did not succeed.
+    pub resume: Option<ResumePoint>,
+}
+
+/// Where a build could go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// How many commands of the plan succeeded one after another, those of all phases counted:
+    /// the number of the next one, counted from 0 as [`Plan::steps`] does.
+    pub step: usize,
+    /// The state of the shell before that command.
+    pub snapshot: Snapshot,
 }
 
 /// How a build ended.
@@ -89,25 +103,25 @@ pub fn run(
     emit: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, RunError> {
     let mut build =
-        Build { plan, shell, artifacts, emit, succeeding: true, failure: None, packed: None };
+        Build { plan, shell, artifacts, emit, succeeding: true, failure: None, packed: Vec::new() };
     let mut next = Some(Stage::FIRST);
     while let Some(stage) = next {
         match build.stage(stage)? {
-            Done::Ended(state) => next = stage.after(state),
+            Done::Ended(state) => next = stage.after(state, None, plan.choices()),
             Done::Stopped(signal) => {
                 let outcome = Outcome::Stopped { stage, signal };
-                return Ok(Report { outcome, artifacts: build.packed });
+                return Ok(build.report(outcome));
             }
         }
     }
-    let outcome = match build.failure {
+    let outcome = match build.failure.take() {
         None => Outcome::Succeeded,
         Some(Failure { reason: Reason::Artifacts(source), .. }) if source.is_of_the_machine() => {
             return Err(RunError::Artifacts { source });
         }
         Some(failure) => Outcome::Failed(failure),
     };
-    Ok(Report { outcome, artifacts: build.packed })
+    Ok(build.report(outcome))
 }
 
 /// A build that runs.
@@ -120,7 +134,7 @@ struct Build<'a> {
     succeeding: bool,
     /// The first thing that failed.
     failure: Option<Failure>,
-    packed: Option<Packed>,
+    packed: Vec<Packed>,
 }
 
 /// How a stage ended, as far as the loop needs to know.
@@ -136,11 +150,19 @@ enum Break {
 }
 
 impl Build<'_> {
+    fn report(self, outcome: Outcome) -> Report {
+        Report { outcome, artifacts: self.packed, exported: Vec::new(), resume: None }
+    }
+
     fn stage(&mut self, stage: Stage) -> Result<Done, RunError> {
         (self.emit)(Event::StageStarted(stage));
         let ended = match stage {
             Stage::DownloadSource => {
                 self.describe();
+                let (environment, directory) = (self.plan.environment(), self.plan.source());
+                self.shell
+                    .begin(Beginning { environment, directory })
+                    .map_err(|source| RunError::Shell { stage, source })?;
                 Ok(())
             }
             Stage::Commands(phase) => self.phase(phase)?,
@@ -215,7 +237,12 @@ impl Build<'_> {
         for command in commands {
             let emit = &mut *self.emit;
             emit(Event::CommandStarted(command));
-            let line = CommandLine { text: &command.text, succeeding: self.succeeding };
+            let line = CommandLine {
+                text: &command.text,
+                succeeding: self.succeeding,
+                user: None,
+                carries: true,
+            };
             let end = self
                 .shell
                 .run(line, &mut |bytes| emit(Event::Output(bytes)))
@@ -224,7 +251,7 @@ impl Build<'_> {
             match end {
                 End::Exited(0) => {}
                 End::Stopped(signal) => return Ok(Err(Break::Stopped(signal))),
-                End::Exited(_) | End::Killed(_) => {
+                End::Exited(_) | End::Killed(_) | End::TimedOut => {
                     self.succeeding = false;
                     let reason = Reason::Command { command: command.clone(), end };
                     return Ok(Err(Break::Failed(reason)));
@@ -246,7 +273,7 @@ impl Build<'_> {
         };
         match packed {
             Ok(packed) => {
-                self.packed = Some(packed);
+                self.packed.push(packed);
                 Ok(Ok(()))
             }
             Err(ArtifactsError::Stopped { signal }) => Ok(Err(Break::Stopped(signal))),

@@ -49,6 +49,10 @@ pub const SUPERVISE: &str = "__supervise";
 
 /// Runs commands, one after another.
 pub trait Shell {
+    /// Ends all that commands have left running, and starts afresh: the next command is the first
+    /// one. It is called before any other.
+    fn begin(&mut self, beginning: Beginning<'_>) -> Result<(), ShellError>;
+
     /// Runs a command, and hands over what it writes as it writes it.
     fn run(
         &mut self,
@@ -65,8 +69,45 @@ pub trait Shell {
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Result<Vec<OsString>, End>, ShellError>;
 
+    /// The state that the command before the last one left behind, which the last one started
+    /// with; what to go back to if the last one failed.
+    fn snapshot(&mut self) -> Result<Snapshot, ShellError>;
+
+    /// Lets a person use the terminal with a shell that has the state of the last command, until
+    /// that shell ends. Commands that come later do not notice.
+    fn interact(&mut self, line: Interaction<'_>) -> Result<End, ShellError>;
+
     /// The signal with which someone asked the build to stop, if someone did.
     fn stop_requested(&mut self) -> Option<i32>;
+}
+
+/// What the first command starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning<'a> {
+    /// Its variables.
+    pub environment: &'a Environment,
+    /// Where it starts.
+    pub directory: &'a Path,
+}
+
+/// What is carried from one command to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All variables, sorted by name.
+    pub variables: Vec<(OsString, OsString)>,
+    /// The working directory.
+    pub directory: PathBuf,
+}
+
+/// What a person gets a shell for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interaction<'a> {
+    /// Whether nothing failed so far: the value of `CODEBUILD_BUILD_SUCCEEDING`.
+    pub succeeding: bool,
+    /// Who runs it, if that is not who runs rbuild.
+    pub user: Option<&'a str>,
+    /// Whether the shell starts with the state before the last command, and not after it.
+    pub before_last: bool,
 }
 
 /// What a shell is to run.
@@ -76,6 +117,18 @@ pub struct CommandLine<'a> {
     pub text: &'a str,
     /// Whether nothing failed so far: the value of `CODEBUILD_BUILD_SUCCEEDING`.
     pub succeeding: bool,
+    /// Who runs it, if that is not who runs rbuild.
+    pub user: Option<&'a str>,
+    /// Whether its variables and working directory are those of the next command; if not, the
+    /// next command starts with what the first one started with.
+    pub carries: bool,
+}
+
+impl<'a> CommandLine<'a> {
+    /// A command of a build in which nothing failed so far, run by who runs rbuild.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, succeeding: true, user: None, carries: true }
+    }
 }
 
 /// What a shell is to expand.
@@ -96,6 +149,8 @@ pub enum End {
     Killed(i32),
     /// It was ended, or never started, since the build was asked to stop with this signal.
     Stopped(i32),
+    /// It was ended, or never started, since the build took too long.
+    TimedOut,
 }
 
 /// Why the shell cannot run commands.
@@ -194,9 +249,6 @@ impl LocalShell {
     pub fn start(folder: PrivateFolder, setup: Setup<'_>) -> Result<Self, ShellError> {
         let Setup { supervisor: program, shell, environment, directory, stop } = setup;
         let shell = find_shell(shell, environment.value("PATH").unwrap_or_default())?;
-        let variables = folder.variables();
-        fs::write(&variables, script::variables(environment))
-            .map_err(|source| ShellError::File { path: variables, source })?;
         let not_started = |source| ShellError::Supervisor { path: program.to_owned(), source };
         let (control, theirs) = UnixStream::pair().map_err(not_started)?;
         let (output, writer) = io::pipe().map_err(not_started)?;
@@ -374,13 +426,30 @@ impl LocalShell {
 }
 
 impl Shell for LocalShell {
+    fn begin(&mut self, beginning: Beginning<'_>) -> Result<(), ShellError> {
+        let path = self.folder.variables();
+        fs::write(&path, script::variables(beginning.environment))
+            .map_err(|source| ShellError::File { path, source })?;
+        beginning.directory.clone_into(&mut self.source);
+        beginning.directory.clone_into(&mut self.directory);
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, ShellError> {
+        Err(ShellError::SupervisorGone)
+    }
+
+    fn interact(&mut self, _: Interaction<'_>) -> Result<End, ShellError> {
+        Err(ShellError::SupervisorGone)
+    }
+
     fn run(
         &mut self,
         line: CommandLine<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
         let directory = self.directory.clone();
-        let CommandLine { text, succeeding } = line;
+        let CommandLine { text, succeeding, .. } = line;
         let script = Script { directory: &directory, text: OsStr::new(text), succeeding };
         self.run_script(&script, output)
     }

@@ -22,7 +22,7 @@ use std::{
 use rbuild_agent::{
     environment::{Environment, Facts},
     shell::{
-        CommandLine, End, Expansion, LocalShell, PrivateFolder, SUPERVISE, Setup, Shell,
+        Beginning, CommandLine, End, Expansion, LocalShell, PrivateFolder, SUPERVISE, Setup, Shell,
         ShellError, supervise,
     },
 };
@@ -150,7 +150,7 @@ impl Build {
 
     fn run_one(&mut self, text: &str) -> (String, End) {
         let mut output = Vec::new();
-        let line = CommandLine { text, succeeding: true };
+        let line = CommandLine::new(text);
         let end = self.shell.run(line, &mut |bytes| output.extend_from_slice(bytes)).unwrap();
         (String::from_utf8_lossy(&output).into_owned(), end)
     }
@@ -179,7 +179,7 @@ fn start_in(place: &Path, start: Start<'_>) -> Result<LocalShell, ShellError> {
         vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), place.into())];
     base.extend(start.variables.iter().map(|(name, value)| (name.into(), value.into())));
     let facts = Facts { source: source.clone(), ..Facts::default() };
-    let environment = Environment::new(&base, &[], &[], &facts, &folder.programs()).unwrap();
+    let environment = Environment::new(&base, &[], &facts, &folder.programs()).unwrap();
     let setup = Setup {
         supervisor: &program,
         shell: start.shell.unwrap_or("sh"),
@@ -187,7 +187,9 @@ fn start_in(place: &Path, start: Start<'_>) -> Result<LocalShell, ShellError> {
         directory: &source,
         stop: start.stop,
     };
-    LocalShell::start(folder, setup)
+    let mut shell = LocalShell::start(folder, setup)?;
+    shell.begin(Beginning { environment: &environment, directory: &source })?;
+    Ok(shell)
 }
 
 /// Runs `commands` in both shells, which must say the same; and in bash as some systems' `sh`.
@@ -367,7 +369,10 @@ fn commands_see_whether_the_build_succeeds() {
         let mut build = Build::new(shell);
         for (succeeding, want) in [(true, "1\n"), (false, "0\n"), (true, "1\n")] {
             let mut seen = Vec::new();
-            let line = CommandLine { text: "sh -c 'echo $CODEBUILD_BUILD_SUCCEEDING'", succeeding };
+            let line = CommandLine {
+                succeeding,
+                ..CommandLine::new("sh -c 'echo $CODEBUILD_BUILD_SUCCEEDING'")
+            };
             build.shell.run(line, &mut |bytes| seen.extend_from_slice(bytes)).unwrap();
             assert_eq!(String::from_utf8(seen).unwrap(), want);
         }
@@ -616,14 +621,14 @@ fn hold() -> ExitCode {
     let place = PathBuf::from(std::env::args_os().nth(2).unwrap());
     let mut shell = start_in(&place, Start::default()).unwrap();
     for (_, text) in DAEMONS {
-        shell.run(CommandLine { text, succeeding: true }, &mut |_| {}).unwrap();
+        shell.run(CommandLine::new(text), &mut |_| {}).unwrap();
     }
     let names: Vec<&str> = DAEMONS.iter().map(|(name, _)| *name).collect();
     let text = format!("for it in {}; do until [ -s $it ]; do :; done; done", names.join(" "));
-    shell.run(CommandLine { text: &text, succeeding: true }, &mut |_| {}).unwrap();
+    shell.run(CommandLine::new(&text), &mut |_| {}).unwrap();
     println!("held");
     std::io::stdout().flush().unwrap();
-    let forever = CommandLine { text: "while :; do sleep 1000; done", succeeding: true };
+    let forever = CommandLine::new("while :; do sleep 1000; done");
     shell.run(forever, &mut |_| {}).unwrap();
     ExitCode::FAILURE
 }
@@ -687,7 +692,7 @@ fn a_killed_supervisor_is_an_error() {
     let mut build = Build::new("dash");
     let supervisor = supervisor_of(&build);
     let text = format!("kill -9 {supervisor}; while :; do :; done");
-    let line = CommandLine { text: &text, succeeding: true };
+    let line = CommandLine::new(&text);
     let err = within(SHORT, || build.shell.run(line, &mut |_| {}).unwrap_err());
     assert_eq!(err.to_string(), "the supervisor of the build is gone");
     let Build { place, shell } = build;
@@ -710,7 +715,7 @@ fn run_and_stop(
     byte: u8,
 ) -> (String, End) {
     let mut output = Vec::new();
-    let line = CommandLine { text, succeeding: true };
+    let line = CommandLine::new(text);
     let mut on_output = |bytes: &[u8]| {
         output.extend_from_slice(bytes);
         for _ in bytes.windows(3).filter(|it| it == b"say") {

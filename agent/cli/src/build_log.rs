@@ -118,7 +118,18 @@ fn messages(event: &Event<'_>) -> Vec<String> {
         Event::StageStarted(Stage::UploadArtifacts)
         | Event::Output(_)
         | Event::NameCollision { .. }
-        | Event::ArtifactsWritten { .. } => Vec::new(),
+        | Event::IgnoredKeys(_)
+        | Event::SecretsKnown(_)
+        | Event::StageSkipped(_)
+        | Event::BreakpointReached { .. }
+        | Event::VariablesExported(_)
+        | Event::ArtifactsSent { .. }
+        | Event::ArtifactsWritten(_)
+        | Event::SecretsWanted { .. }
+        | Event::RuntimesSkipped(_)
+        | Event::RuntimeSelected { .. }
+        | Event::Retrying { .. }
+        | Event::SecondaryArtifacts { .. } => Vec::new(),
     }
 }
 
@@ -165,7 +176,7 @@ fn artifacts(err: &ArtifactsError) -> String {
 /// How a command failed, in the words of Go; none if it did not, or was stopped.
 fn how(end: End) -> Option<String> {
     match end {
-        End::Exited(0) | End::Stopped(_) => None,
+        End::Exited(0) | End::Stopped(_) | End::TimedOut => None,
         End::Exited(status) => Some(format!("exit status {status}")),
         End::Killed(signal) => Some(format!("signal: {}", signal_name(signal))),
     }
@@ -196,16 +207,16 @@ fn signal_name(signal: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, path::Path};
+    use std::ffi::OsString;
 
     use expect_test::{Expect, expect};
     use rbuild_agent::{
-        artifacts::{Artifacts, Packed, Selection},
+        artifacts::{Artifacts, Location, Packed, Selection},
         buildspec::Buildspec,
         environment::Facts,
         plan::{Inputs, Plan},
         run,
-        shell::{CommandLine, Expansion, Shell, ShellError},
+        shell::{Beginning, CommandLine, Expansion, Interaction, Shell, ShellError, Snapshot},
     };
 
     use super::*;
@@ -214,6 +225,18 @@ mod tests {
     struct FakeShell;
 
     impl Shell for FakeShell {
+        fn begin(&mut self, _: Beginning<'_>) -> Result<(), ShellError> {
+            Ok(())
+        }
+
+        fn snapshot(&mut self) -> Result<Snapshot, ShellError> {
+            Ok(Snapshot::default())
+        }
+
+        fn interact(&mut self, _: Interaction<'_>) -> Result<End, ShellError> {
+            Ok(End::Exited(0))
+        }
+
         fn run(
             &mut self,
             line: CommandLine<'_>,
@@ -267,8 +290,10 @@ mod tests {
                 return Err(ArtifactsError::NoFiles);
             }
             emit(Event::FilesFound(total));
-            emit(Event::ArtifactsWritten { path: Path::new("/out"), files: total, bytes: 1 });
-            Ok(Packed { path: "/out".into(), files: total, bytes: 1 })
+            let location = Location::Local("/out".into());
+            let packed = Packed { identifier: None, location, files: total, bytes: 1 };
+            emit(Event::ArtifactsWritten(&packed));
+            Ok(packed)
         }
     }
 

@@ -58,7 +58,7 @@ impl Case {
             writeln!(seen, "{event:?}").unwrap();
         });
         match result {
-            Ok(packed) if packaging == Packaging::Zip => draw_zip(&packed.path, &mut seen),
+            Ok(packed) if packaging == Packaging::Zip => draw_zip(local(&packed), &mut seen),
             Ok(_) => draw_folder(&self.destination, &self.destination, &mut seen),
             Err(err) => writeln!(seen, "error: {err}").unwrap(),
         }
@@ -114,16 +114,16 @@ fn files_are_found_and_copied() {
         &selection(&["**/*"]),
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted(".")
-        BaseDirectoryFound(".")
-        PatternMatched { pattern: "**/*", literal: false, files: 4 }
-        FilesFound(4)
-        ArtifactsWritten { path: "PLACE/out", files: 4, bytes: 16 }
-        644 .hidden: .hidden
-        755 a: a
-        644 d/b: d/b
-        644 d/e/c: d/e/c
-    "#]],
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            PatternMatched { pattern: "**/*", literal: false, files: 4 }
+            FilesFound(4)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out"), files: 4, bytes: 16 })
+            644 .hidden: .hidden
+            755 a: a
+            644 d/b: d/b
+            644 d/e/c: d/e/c
+        "#]],
     );
     let later = case.play(&selection(&["a"]), Packaging::Folder);
     assert!(later.contains("d/e/c"), "files that are there stay: {later}");
@@ -138,17 +138,17 @@ fn a_pattern_without_files_is_told_and_none_at_all_is_an_error() {
         &selection(&patterns),
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted(".")
-        BaseDirectoryFound(".")
-        PatternMatched { pattern: "missing", literal: true, files: 0 }
-        PatternMatched { pattern: "d/*", literal: false, files: 1 }
-        PatternMatched { pattern: "no/*", literal: false, files: 0 }
-        PatternMatched { pattern: "d", literal: true, files: 0 }
-        PatternMatched { pattern: "d/", literal: true, files: 0 }
-        FilesFound(1)
-        ArtifactsWritten { path: "PLACE/out", files: 1, bytes: 3 }
-        644 d/b: d/b
-    "#]],
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            PatternMatched { pattern: "missing", literal: true, files: 0 }
+            PatternMatched { pattern: "d/*", literal: false, files: 1 }
+            PatternMatched { pattern: "no/*", literal: false, files: 0 }
+            PatternMatched { pattern: "d", literal: true, files: 0 }
+            PatternMatched { pattern: "d/", literal: true, files: 0 }
+            FilesFound(1)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out"), files: 1, bytes: 3 })
+            644 d/b: d/b
+        "#]],
     );
     check(
         &case,
@@ -173,17 +173,17 @@ fn base_directories_are_stripped() {
         &with_base("out-*"),
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted("out-*")
-        BaseDirectoryFound("out-1")
-        PatternMatched { pattern: "**/*", literal: false, files: 1 }
-        BaseDirectoryFound("out-2")
-        PatternMatched { pattern: "**/*", literal: false, files: 2 }
-        FilesFound(3)
-        ArtifactsWritten { path: "PLACE/out", files: 3, bytes: 23 }
-        644 a: out-1/a
-        644 b: out-2/b
-        644 d/c: out-2/d/c
-    "#]],
+            BaseDirectoryWanted("out-*")
+            BaseDirectoryFound("out-1")
+            PatternMatched { pattern: "**/*", literal: false, files: 1 }
+            BaseDirectoryFound("out-2")
+            PatternMatched { pattern: "**/*", literal: false, files: 2 }
+            FilesFound(3)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out"), files: 3, bytes: 23 })
+            644 a: out-1/a
+            644 b: out-2/b
+            644 d/c: out-2/d/c
+        "#]],
     );
     let case = Case { destination: case.place.path().join("out2"), ..case };
     check(
@@ -191,13 +191,13 @@ fn base_directories_are_stripped() {
         &with_base("./out-2/d"),
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted("./out-2/d")
-        BaseDirectoryFound("./out-2/d")
-        PatternMatched { pattern: "**/*", literal: false, files: 1 }
-        FilesFound(1)
-        ArtifactsWritten { path: "PLACE/out2", files: 1, bytes: 9 }
-        644 c: out-2/d/c
-    "#]],
+            BaseDirectoryWanted("./out-2/d")
+            BaseDirectoryFound("./out-2/d")
+            PatternMatched { pattern: "**/*", literal: false, files: 1 }
+            FilesFound(1)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out2"), files: 1, bytes: 9 })
+            644 c: out-2/d/c
+        "#]],
     );
     let absolute = case.source().join("other").display().to_string();
     let case = Case { destination: case.place.path().join("out3"), ..case };
@@ -206,13 +206,13 @@ fn base_directories_are_stripped() {
         &with_base(&absolute),
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted("PLACE/src/other")
-        BaseDirectoryFound("PLACE/src/other")
-        PatternMatched { pattern: "**/*", literal: false, files: 1 }
-        FilesFound(1)
-        ArtifactsWritten { path: "PLACE/out3", files: 1, bytes: 7 }
-        644 x: other/x
-    "#]],
+            BaseDirectoryWanted("PLACE/src/other")
+            BaseDirectoryFound("PLACE/src/other")
+            PatternMatched { pattern: "**/*", literal: false, files: 1 }
+            FilesFound(1)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out3"), files: 1, bytes: 7 })
+            644 x: other/x
+        "#]],
     );
     check(
         &case,
@@ -274,16 +274,16 @@ fn of_files_with_the_same_name_the_last_is_taken() {
         &selection,
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted(".")
-        BaseDirectoryFound(".")
-        PatternMatched { pattern: "**/*", literal: false, files: 3 }
-        PatternMatched { pattern: "a/x", literal: true, files: 1 }
-        NameCollision { name: "x", kept: "PLACE/src/b/x", dropped: "PLACE/src/a/x" }
-        FilesFound(2)
-        ArtifactsWritten { path: "PLACE/out", files: 2, bytes: 6 }
-        644 x: b/x
-        644 y: c/y
-    "#]],
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            PatternMatched { pattern: "**/*", literal: false, files: 3 }
+            PatternMatched { pattern: "a/x", literal: true, files: 1 }
+            NameCollision { name: "x", kept: "PLACE/src/b/x", dropped: "PLACE/src/a/x" }
+            FilesFound(2)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out"), files: 2, bytes: 6 })
+            644 x: b/x
+            644 y: c/y
+        "#]],
     );
 }
 
@@ -302,15 +302,15 @@ fn links_are_followed_to_files_and_not_to_folders() {
         &selection(&["**/*", "*/*"]),
         Packaging::Folder,
         expect![[r#"
-        BaseDirectoryWanted(".")
-        BaseDirectoryFound(".")
-        PatternMatched { pattern: "**/*", literal: false, files: 2 }
-        PatternMatched { pattern: "*/*", literal: false, files: 1 }
-        FilesFound(2)
-        ArtifactsWritten { path: "PLACE/out", files: 2, bytes: 12 }
-        644 link: real/a
-        644 real/a: real/a
-    "#]],
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            PatternMatched { pattern: "**/*", literal: false, files: 2 }
+            PatternMatched { pattern: "*/*", literal: false, files: 1 }
+            FilesFound(2)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out"), files: 2, bytes: 12 })
+            644 link: real/a
+            644 real/a: real/a
+        "#]],
     );
     let case = Case { destination: case.place.path().join("out2"), ..case };
     check(
@@ -318,13 +318,13 @@ fn links_are_followed_to_files_and_not_to_folders() {
         &selection(&["folder/*"]),
         Packaging::Zip,
         expect![[r#"
-        BaseDirectoryWanted(".")
-        BaseDirectoryFound(".")
-        PatternMatched { pattern: "folder/*", literal: false, files: 1 }
-        FilesFound(1)
-        ArtifactsWritten { path: "PLACE/out2/artifacts.zip", files: 1, bytes: 6 }
-        100644 2024-01-15 10:11:12 folder/secret: secret
-    "#]],
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            PatternMatched { pattern: "folder/*", literal: false, files: 1 }
+            FilesFound(1)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out2/artifacts.zip"), files: 1, bytes: 6 })
+            100644 2024-01-15 10:11:12 folder/secret: secret
+        "#]],
     );
 }
 
@@ -361,7 +361,7 @@ fn a_destination_that_is_the_source_keeps_its_files() {
                 BaseDirectoryFound(".")
                 PatternMatched { pattern: "**/*", literal: false, files: 3 }
                 FilesFound(3)
-                ArtifactsWritten { path: "PLACE/src", files: 3, bytes: 5 }
+                ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/src"), files: 3, bytes: 5 })
                 640 a: a
                 644 d/b: d/b
                 640 link: a
@@ -430,7 +430,7 @@ fn names_make_folders_and_zip_files() {
         let name = name.map(str::to_owned);
         let selection = Selection { name: name.clone(), ..selection(&["a"]) };
         let path = match case.package(&selection, packaging, &mut |_| {}) {
-            Ok(packed) => packed.path.display().to_string(),
+            Ok(packed) => local(&packed).display().to_string(),
             Err(ArtifactsError::Name { .. }) => "error".to_owned(),
             Err(err) => panic!("{err}"),
         };
@@ -452,16 +452,16 @@ fn zips_keep_modes_and_are_the_same_each_time() {
         &selection(&["**/*"]),
         Packaging::Zip,
         expect![[r#"
-        BaseDirectoryWanted(".")
-        BaseDirectoryFound(".")
-        PatternMatched { pattern: "**/*", literal: false, files: 3 }
-        FilesFound(3)
-        ArtifactsWritten { path: "PLACE/out/artifacts.zip", files: 3, bytes: 14 }
-        100644 2024-01-15 10:11:12 a: a
-        100644 2024-01-15 10:11:12 d/b: d/b
-        100750 2024-01-15 10:11:12 run: #!/bin/sh
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            PatternMatched { pattern: "**/*", literal: false, files: 3 }
+            FilesFound(3)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out/artifacts.zip"), files: 3, bytes: 14 })
+            100644 2024-01-15 10:11:12 a: a
+            100644 2024-01-15 10:11:12 d/b: d/b
+            100750 2024-01-15 10:11:12 run: #!/bin/sh
 
-    "#]],
+        "#]],
     );
     let zip = case.destination.join("artifacts.zip");
     let first = fs::read(&zip).unwrap();
@@ -503,8 +503,8 @@ fn variables_of_patterns_are_asked_for_once() {
     let artifacts = buildspec::Artifacts {
         files: vec!["$A/${B}".to_owned(), "$B*".to_owned()],
         base_directory: Some("${C}".to_owned()),
-        discard_paths: false,
         name: Some("n-$A".to_owned()),
+        ..buildspec::Artifacts::default()
     };
     assert_eq!(Selection::words(&artifacts), ["n-$A", "${A}", "${B}", "${C}"]);
     let values = ["n-1", "1", "2", "3"].map(OsString::from);
@@ -512,4 +512,13 @@ fn variables_of_patterns_are_asked_for_once() {
     assert_eq!(selection.files, ["1/2", "2*"]);
     assert_eq!(selection.base_directory.as_deref(), Some("3"));
     assert_eq!(selection.name.as_deref(), Some("n-1"));
+}
+
+/// Where artifacts are that are on this machine.
+#[track_caller]
+fn local(packed: &Packed) -> &Path {
+    match &packed.location {
+        Location::Local(path) => path,
+        Location::Remote(uri) => panic!("{uri} is not on this machine"),
+    }
 }

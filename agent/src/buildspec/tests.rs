@@ -27,9 +27,10 @@ fn draw(spec: &Buildspec) -> String {
         writeln!(out, "shell {}", shell.name()).unwrap();
     }
     for Variable { name, value, place } in &spec.variables {
+        let place = place.unwrap();
         writeln!(out, "{place} {name}={value:?}").unwrap();
     }
-    for PhaseCommands { phase, commands, finally } in &spec.phases {
+    for PhaseCommands { phase, commands, finally, .. } in &spec.phases {
         writeln!(out, "{phase}").unwrap();
         for (list, commands) in [("", commands), ("finally ", finally)] {
             for Command { text, place } in commands {
@@ -85,14 +86,14 @@ artifacts:
 ",
         expect![[r#"
             shell bash
-            5:5 REPO="shop"
+            5:5 REPO=Plain("shop")
             PRE_BUILD
               17:9 "docker login"
             BUILD
               9:9 "make"
               11:9 "if true; then\n  make test\nfi\n"
               finally 14:15 "echo done"
-            Artifacts { files: ["**/*"], base_directory: Some("out"), discard_paths: true, name: Some("shop-$(date +%F)") }
+            Artifacts { files: ["**/*"], base_directory: Some("out"), discard_paths: true, exclude_paths: [], enable_symlinks: false, name: Some("shop-$(date +%F)"), s3_prefix: None }
         "#]],
     );
 }
@@ -102,14 +103,14 @@ fn scalars_stay_as_they_are_written() {
     check_rest(
         "env: {variables: {A: 3.10, B: 080, C: yes, D: 0x1F, E: , F: ~, G: 'x', H: 1_000}}\n",
         expect![[r#"
-            3:19 A="3.10"
-            3:28 B="080"
-            3:36 C="yes"
-            3:44 D="0x1F"
-            3:53 E=""
-            3:58 F=""
-            3:64 G="x"
-            3:72 H="1_000"
+            3:19 A=Plain("3.10")
+            3:28 B=Plain("080")
+            3:36 C=Plain("yes")
+            3:44 D=Plain("0x1F")
+            3:53 E=Plain("")
+            3:58 F=Plain("")
+            3:64 G=Plain("x")
+            3:72 H=Plain("1_000")
             BUILD
               2:28 "make"
         "#]],
@@ -150,10 +151,10 @@ artifacts:
     check_rest(
         "artifacts: {files: imagedefinitions.json}\n",
         expect![[r#"
-        BUILD
-          2:28 "make"
-        Artifacts { files: ["imagedefinitions.json"], base_directory: None, discard_paths: false, name: None }
-    "#]],
+            BUILD
+              2:28 "make"
+            Artifacts { files: ["imagedefinitions.json"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None }
+        "#]],
     );
 }
 
@@ -174,7 +175,7 @@ phases:
     finally: *commands
 ",
         expect![[r#"
-            4:5 A="1.0"
+            4:5 A=Plain("1.0")
             PRE_BUILD
               8:9 "make 080"
               9:9 "make 080"
@@ -327,7 +328,7 @@ artifacts:
 ",
         expect![[r#"
             BUILD
-            Artifacts { files: ["y"], base_directory: None, discard_paths: false, name: None }
+            Artifacts { files: ["y"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None }
             2:1 unknown in buildspec: description, not None
             4:3 unknown in env: compute-type, not None
             5:3 unknown in env: variable, not Some("variables")
@@ -467,9 +468,9 @@ artifacts:
     check_rest(
         "env: {shell: zsh}\n",
         expect![[r#"
-        3:14 the shell `zsh` is not supported
-          hint: the shells are `sh`, `bash`, `/bin/sh`, `/bin/bash`
-    "#]],
+            3:14 the shell `zsh` is not supported
+              hint: the shells are `sh`, `bash`, `/bin/sh`, `/bin/bash`, `powershell.exe`, `pwsh`
+        "#]],
     );
     check_rest(
         "env: {variables: {A: \"x\\0y\"}}\n",

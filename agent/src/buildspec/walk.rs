@@ -5,8 +5,8 @@
 
 use crate::{
     buildspec::{
-        Artifacts, Buildspec, Command, PhaseCommands, Problem, ShellName, UnknownKey, Variable,
-        problem::Fault, suggest::nearest,
+        Artifacts, Buildspec, Command, PhaseCommands, Problem, ShellName, UnknownKey,
+        Value as Given, Variable, problem::Fault, suggest::nearest,
     },
     phase::Phase,
     source::Place,
@@ -125,7 +125,8 @@ impl Walk {
                 continue;
             }
             if let Some(value) = self.scalar(node, &format!("env.variables.{name}")) {
-                self.spec.variables.push(Variable { name, value, place });
+                let value = Given::Plain(value);
+                self.spec.variables.push(Variable { name, value, place: Some(place) });
             }
         }
     }
@@ -151,7 +152,13 @@ impl Walk {
         let Some(entries) = self.map(body, phase.name()) else { return };
         let section = if phase == Phase::Install { &INSTALL } else { &PHASE };
         let prefix = format!("{}.", phase.name());
-        let mut found = PhaseCommands { phase, commands: Vec::new(), finally: Vec::new() };
+        let mut found = PhaseCommands {
+            phase,
+            run_as: None,
+            on_failure: None,
+            commands: Vec::new(),
+            finally: Vec::new(),
+        };
         for entry in self.known(entries, section, &prefix, &phase.to_string()) {
             let commands = self.commands(&entry.key, entry.node, &prefix);
             match entry.key.as_str() {
@@ -191,8 +198,7 @@ impl Walk {
             return;
         }
         let Some(entries) = self.map(entry.node, "artifacts") else { return };
-        let mut found =
-            Artifacts { files: Vec::new(), base_directory: None, discard_paths: false, name: None };
+        let mut found = Artifacts::default();
         let mut is_wrong = false;
         for entry in self.known(entries, &ARTIFACTS, "artifacts.", "artifacts") {
             match entry.key.as_str() {

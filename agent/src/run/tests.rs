@@ -5,7 +5,9 @@ use std::{ffi::OsString, fmt::Write, io};
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::{buildspec::Buildspec, environment::Facts, plan::Inputs};
+use crate::{
+    artifacts::Location, buildspec::Buildspec, environment::Facts, plan::Inputs, shell::Interaction,
+};
 
 /// Runs nothing: a command's text says how it ends.
 #[derive(Default)]
@@ -14,6 +16,18 @@ struct FakeShell {
 }
 
 impl Shell for FakeShell {
+    fn begin(&mut self, _: Beginning<'_>) -> Result<(), ShellError> {
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, ShellError> {
+        Ok(Snapshot::default())
+    }
+
+    fn interact(&mut self, _: Interaction<'_>) -> Result<End, ShellError> {
+        Ok(End::Exited(0))
+    }
+
     fn run(
         &mut self,
         line: CommandLine<'_>,
@@ -66,7 +80,12 @@ impl Artifacts for FakeArtifacts {
                 path: "/a".into(),
                 source: io::ErrorKind::StorageFull.into(),
             }),
-            _ => Ok(Packed { path: "/a".into(), files: 2, bytes: 3 }),
+            _ => Ok(Packed {
+                identifier: None,
+                location: Location::Local("/a".into()),
+                files: 2,
+                bytes: 3,
+            }),
         }
     }
 }
@@ -92,7 +111,7 @@ fn play(text: &str, shell: &mut FakeShell) -> String {
         _ => {}
     });
     let ended = match result {
-        Ok(Report { outcome: Outcome::Failed(it), artifacts }) => {
+        Ok(Report { outcome: Outcome::Failed(it), artifacts, .. }) => {
             let reason = match it.reason {
                 Reason::Command { command, end } => {
                     format!("{} {} {end:?}", command.place, command.text)
@@ -150,18 +169,18 @@ fn phases_without_commands_are_entered() {
     check(
         "version: 0.2\nphases: {build: }\n",
         expect![[r#"
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        Report { outcome: Succeeded, artifacts: None }
-    "#]],
+            INSTALL
+              SUCCEEDED
+            PRE_BUILD
+              SUCCEEDED
+            BUILD
+              SUCCEEDED
+            POST_BUILD
+              SUCCEEDED
+            UPLOAD_ARTIFACTS
+              SUCCEEDED
+            Report { outcome: Succeeded, artifacts: [], exported: [], resume: None }
+        "#]],
     );
 }
 
@@ -192,9 +211,9 @@ artifacts: {files: x}
               exit 9: succeeding 0, Exited(9)
               FAILED
             UPLOAD_ARTIFACTS
-              Selection { files: ["x"], base_directory: None, discard_paths: false, name: None }
+              Selection { identifier: None, files: ["x"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
               SUCCEEDED
-            failed in BUILD: 4:24 exit 7 Exited(7), Some(Packed { path: "/a", files: 2, bytes: 3 })
+            failed in BUILD: 4:24 exit 7 Exited(7), [Packed { identifier: None, location: Local("/a"), files: 2, bytes: 3 }]
         "#]],
     );
 }
@@ -208,7 +227,7 @@ fn finally_can_fail_a_phase_and_runs_after_success() {
               exit 0: succeeding 1, Exited(0)
               killed 9: succeeding 1, Killed(9)
               FAILED
-            failed in INSTALL: 2:50 killed 9 Killed(9), None
+            failed in INSTALL: 2:50 killed 9 Killed(9), []
         "#]],
     );
 }
@@ -230,7 +249,7 @@ artifacts: {files: x}
             BUILD
               stop 2: succeeding 1, Stopped(2)
               STOPPED
-            Report { outcome: Stopped { stage: Commands(Build), signal: 2 }, artifacts: None }
+            Report { outcome: Stopped { stage: Commands(Build), signal: 2 }, artifacts: [], exported: [], resume: None }
         "#]],
     );
     let text = "version: 0.2\nphases: {}\nartifacts: {files: x}\n";
@@ -246,7 +265,7 @@ artifacts: {files: x}
           SUCCEEDED
         UPLOAD_ARTIFACTS
           STOPPED
-        Report { outcome: Stopped { stage: UploadArtifacts, signal: 15 }, artifacts: None }
+        Report { outcome: Stopped { stage: UploadArtifacts, signal: 15 }, artifacts: [], exported: [], resume: None }
     "#]]
     .assert_eq(&seen);
 }
@@ -272,26 +291,26 @@ artifacts:
             POST_BUILD
               SUCCEEDED
             UPLOAD_ARTIFACTS
-              Selection { files: ["<${A}>/*", "x<${B}>y"], base_directory: Some("<${A}>"), discard_paths: true, name: Some("<n-$(date)>") }
+              Selection { identifier: None, files: ["<${A}>/*", "x<${B}>y"], base_directory: Some("<${A}>"), discard_paths: true, exclude_paths: [], enable_symlinks: false, name: Some("<n-$(date)>"), s3_prefix: None, collision: Last }
               SUCCEEDED
-            Report { outcome: Succeeded, artifacts: Some(Packed { path: "/a", files: 2, bytes: 3 }) }
+            Report { outcome: Succeeded, artifacts: [Packed { identifier: None, location: Local("/a"), files: 2, bytes: 3 }], exported: [], resume: None }
         "#]],
     );
     check(
         "version: 0.2\nphases: {}\nartifacts: {files: x, name: '\"'}\n",
         expect![[r#"
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          FAILED
-        failed in UPLOAD_ARTIFACTS: the shell could not expand `"`, None
-    "#]],
+            INSTALL
+              SUCCEEDED
+            PRE_BUILD
+              SUCCEEDED
+            BUILD
+              SUCCEEDED
+            POST_BUILD
+              SUCCEEDED
+            UPLOAD_ARTIFACTS
+              FAILED
+            failed in UPLOAD_ARTIFACTS: the shell could not expand `"`, []
+        "#]],
     );
 }
 
@@ -300,36 +319,36 @@ fn artifacts_that_are_missing_fail_the_build_and_a_full_disk_is_an_error() {
     check(
         "version: 0.2\nphases: {}\nartifacts: {files: none}\n",
         expect![[r#"
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          Selection { files: ["none"], base_directory: None, discard_paths: false, name: None }
-          FAILED
-        failed in UPLOAD_ARTIFACTS: no file matches the patterns of the artifacts, None
-    "#]],
+            INSTALL
+              SUCCEEDED
+            PRE_BUILD
+              SUCCEEDED
+            BUILD
+              SUCCEEDED
+            POST_BUILD
+              SUCCEEDED
+            UPLOAD_ARTIFACTS
+              Selection { identifier: None, files: ["none"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
+              FAILED
+            failed in UPLOAD_ARTIFACTS: no file matches the patterns of the artifacts, []
+        "#]],
     );
     check(
         "version: 0.2\nphases: {}\nartifacts: {files: full}\n",
         expect![[r#"
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          Selection { files: ["full"], base_directory: None, discard_paths: false, name: None }
-          FAILED
-        error: the artifacts could not be kept
-    "#]],
+            INSTALL
+              SUCCEEDED
+            PRE_BUILD
+              SUCCEEDED
+            BUILD
+              SUCCEEDED
+            POST_BUILD
+              SUCCEEDED
+            UPLOAD_ARTIFACTS
+              Selection { identifier: None, files: ["full"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
+              FAILED
+            error: the artifacts could not be kept
+        "#]],
     );
     check(
         "version: 0.2\nphases: {build: {commands: exit 1}}\nartifacts: {files: full}\n",
@@ -344,9 +363,9 @@ fn artifacts_that_are_missing_fail_the_build_and_a_full_disk_is_an_error() {
             POST_BUILD
               SUCCEEDED
             UPLOAD_ARTIFACTS
-              Selection { files: ["full"], base_directory: None, discard_paths: false, name: None }
+              Selection { identifier: None, files: ["full"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
               FAILED
-            failed in BUILD: 2:28 exit 1 Exited(1), None
+            failed in BUILD: 2:28 exit 1 Exited(1), []
         "#]],
     );
 }

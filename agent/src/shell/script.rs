@@ -180,7 +180,7 @@ mod tests {
             [("A", "it's"), ("a.b", "x"), ("PWD", "/x"), ("UID", "1"), ("_", "x"), ("1", "x")];
         let base: Vec<_> = base.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let facts = Facts { source: "/src".into(), ..Facts::default() };
-        let environment = Environment::new(&base, &[], &[], &facts, Path::new("/p")).unwrap();
+        let environment = Environment::new(&base, &[], &facts, Path::new("/p")).unwrap();
         expect![[r#"
             export A='it'\''s'
             export CODEBUILD_BUILD_ARN='arn:aws:codebuild:us-east-1:000000000000:build/local:'

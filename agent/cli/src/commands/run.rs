@@ -14,8 +14,9 @@ use std::{
 };
 
 use rbuild_agent::{
-    artifacts::{self, ArtifactsError, LocalArtifacts},
-    buildspec::{Buildspec, Problem, UnknownKey},
+    artifacts::{self, ArtifactsError, LocalArtifacts, Location},
+    buildspec::{Buildspec, Problem, UnknownKey, Value, Variable},
+    choice::Choices,
     environment::Facts,
     plan::{Inputs, Plan},
     run::{self, Outcome, Reason, Report, RunError},
@@ -58,7 +59,9 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let inputs = Inputs {
         buildspec_path: source.path.clone(),
         base_environment,
-        overrides: args.env.clone(),
+        overrides: args.env.iter().map(plain).collect(),
+        project_variables: Vec::new(),
+        choices: Choices::default(),
         facts,
         programs: private.programs(),
     };
@@ -80,7 +83,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let shown = view.finish();
     let mut report = report.map_err(run_failure)?;
     ended.map_err(shell_failure)?;
-    place.settle(report.artifacts.as_mut())?;
+    place.settle(&mut report.artifacts)?;
     tell(&report, host::now().saturating_sub(started));
     verdict(&report, &source)?;
     shown
@@ -184,6 +187,11 @@ fn unknown_key(file: &str, key: &UnknownKey) -> String {
     format!("{file}:{line}:{column}: `{}` means nothing here{mean}", key.key)
 }
 
+/// A variable with a value that is no secret.
+fn plain((name, value): &(String, String)) -> Variable {
+    Variable { name: name.clone(), value: Value::Plain(value.clone()), place: None }
+}
+
 /// The folder in memory that variables are carried in; on disk only where there is no such.
 fn private_folder(program: &Path) -> Result<PrivateFolder, Failure> {
     let temporary = host::variable("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
@@ -242,10 +250,13 @@ fn signals() -> Result<OwnedFd, Failure> {
 
 /// What is left to say after the log.
 fn tell(report: &Report, time: Duration) {
-    if let Some(packed) = &report.artifacts {
+    for packed in &report.artifacts {
         let files = if packed.files == 1 { "file" } else { "files" };
         let (count, size) = (packed.files, size::bytes(packed.bytes));
-        let path = packed.path.display();
+        let path = match &packed.location {
+            Location::Local(path) => path.display().to_string(),
+            Location::Remote(uri) => uri.clone(),
+        };
         console::say(&format!("artifacts: {path} ({count} {files}, {size})"));
     }
     if matches!(report.outcome, Outcome::Succeeded) {
@@ -266,6 +277,7 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
                     End::Exited(status) => format!("exited with status {status}"),
                     End::Killed(signal) => format!("was killed by {}", host::signal_name(*signal)),
                     End::Stopped(_) => "was stopped".to_owned(),
+                    End::TimedOut => "ran out of time".to_owned(),
                 };
                 let message = format!("the build failed in {}: a command {end}", failure.stage);
                 let place = command.place;

@@ -162,7 +162,7 @@ impl Progress {
             Event::CommandFinished { end, .. } => {
                 let mut bytes = self.end_line();
                 match end {
-                    End::Exited(0) => {}
+                    End::Exited(0) | End::TimedOut => {}
                     End::Exited(status) => {
                         bytes.extend_from_slice(format!("exit status {status}\n").as_bytes());
                     }

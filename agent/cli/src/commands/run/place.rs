@@ -10,7 +10,7 @@ use std::{
     process,
 };
 
-use rbuild_agent::artifacts::Packed;
+use rbuild_agent::artifacts::{Location, Packed};
 use rbuild_imagebuilder::digest::Digest;
 
 use crate::{
@@ -74,8 +74,11 @@ impl Place {
     }
 
     /// Puts complete artifacts where they are found, in place of those of the build before.
-    pub(super) fn settle(&mut self, packed: Option<&mut Packed>) -> Result<(), Failure> {
-        let (Some(own), Some(packed)) = (self.own.take(), packed) else { return Ok(()) };
+    pub(super) fn settle(&mut self, packed: &mut [Packed]) -> Result<(), Failure> {
+        if packed.is_empty() {
+            return Ok(());
+        }
+        let Some(own) = self.own.take() else { return Ok(()) };
         let failed = |err: io::Error| {
             let message = format!("the artifacts could not be put into `{}`", own.display());
             Failure::new(Kind::Outside, message).because(err)
@@ -87,11 +90,14 @@ impl Place {
         }
         fs::rename(&self.destination, &own).map_err(failed)?;
         let _ = fs::remove_dir_all(&before);
-        packed.path = match packed.path.strip_prefix(&self.destination) {
-            Ok(rest) if rest.as_os_str().is_empty() => own.clone(),
-            Ok(rest) => own.join(rest),
-            Err(_) => packed.path.clone(),
-        };
+        for packed in packed {
+            let Location::Local(path) = &mut packed.location else { continue };
+            *path = match path.strip_prefix(&self.destination) {
+                Ok(rest) if rest.as_os_str().is_empty() => own.clone(),
+                Ok(rest) => own.join(rest),
+                Err(_) => path.clone(),
+            };
+        }
         Ok(())
     }
 }

@@ -1,0 +1,3 @@
+//! Benchmarks of the hot paths.
+
+fn main() {}
