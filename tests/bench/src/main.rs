@@ -1,3 +1,69 @@
-//! Benchmarks of the hot paths.
+//! Benchmarks of the hot paths, each beside a peer or a limit of the machine in the same run.
+//!
+//! `cargo build --release --locked && cargo run --release --locked -p rbuild-bench`
+//!
+//! Machines are noisy: each round measures both sides, one after the other, and what counts is the
+//! ratio. The least time of a side is what the work costs; the median is what it costs here today.
+//! The peak of memory is that of rbuild's own process (`VmHWM`), without what commands use.
 
-fn main() {}
+use std::{
+    env,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+mod agent;
+mod measure;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            report(&format!("the benchmark could not run: {err}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let mut arguments = env::args_os().skip(1);
+    let program = program(arguments.next())?;
+    // In memory where that is possible: the disk is not what is measured.
+    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+    report(&format!("{}: {}", program.display(), place.path().display()));
+    for benchmark in [agent::commands, agent::masking, agent::start] {
+        for comparison in benchmark(&program, place.path())? {
+            report(&comparison.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// The program to measure: the argument, or the release build beside this program.
+fn program(asked: Option<OsString>) -> io::Result<PathBuf> {
+    let program = match asked {
+        Some(path) => PathBuf::from(path),
+        None => env::current_exe()?.with_file_name("rbuild"),
+    };
+    fs::canonicalize(&program).map_err(|err| {
+        let message = format!("{}: {err} (`cargo build --release` makes it)", program.display());
+        io::Error::new(err.kind(), message)
+    })
+}
+
+/// Writes files of a benchmark into a folder of its own.
+fn folder(place: &Path, name: &str, files: &[(&str, &str)]) -> io::Result<PathBuf> {
+    let folder = place.join(name);
+    fs::create_dir_all(&folder)?;
+    for (name, text) in files {
+        fs::write(folder.join(name), text)?;
+    }
+    Ok(folder)
+}
+
+#[expect(clippy::print_stdout, reason = "this program is there to print")]
+fn report(text: &str) {
+    println!("{text}");
+}
