@@ -17,6 +17,7 @@
     reason = "in a test everything that goes wrong is a panic, which is how it is reported"
 )]
 
+pub mod fuzz;
 pub mod http;
 pub mod namespace;
 pub mod peers;
