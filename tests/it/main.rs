@@ -5,6 +5,7 @@ mod bad_input;
 mod demonstration;
 mod deploy;
 mod docs;
+mod ends;
 mod golden;
 mod image;
 mod kill;
