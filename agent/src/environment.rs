@@ -326,7 +326,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::source::Place;
+    use crate::{secret::Reference, source::Place};
 
     #[track_caller]
     fn check(base: &[(&str, &str)], file: &[(&str, &str)], flags: &[(&str, &str)], want: Expect) {
@@ -507,5 +507,127 @@ mod tests {
             the value of the variable `X` holds a NUL character
         "#]],
         );
+    }
+
+    fn drawn(environment: &Environment) -> String {
+        environment.iter().fold(String::new(), |mut out, (name, value)| {
+            writeln!(out, "{}={}", name.display(), value.display()).unwrap();
+            out
+        })
+    }
+
+    fn facts_of_a_project() -> Facts {
+        Facts {
+            source: "/src".into(),
+            build_number: 7,
+            build_uuid: "00000000-0000-0000-0000-000000000000".into(),
+            region: Some("eu-west-1".into()),
+            log_path: Some("builds/00000000".into()),
+            project: Some(ProjectFacts {
+                name: "shop".into(),
+                account: Some("123456789012".into()),
+                image: Some("aws/codebuild/standard:7.0".into()),
+                encryption_key: Some("arn:aws:kms:eu-west-1:123456789012:alias/aws/s3".into()),
+            }),
+            secondary_sources: vec![SecondarySource {
+                identifier: "tools".into(),
+                directory: "/tools".into(),
+                version: Some("main".into()),
+                resolved_version: None,
+                repo_url: Some("https://example.com/tools".into()),
+            }],
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn a_build_of_a_project_knows_it_and_its_sources() {
+        let made = Environment::new(&[], &[], &facts_of_a_project(), Path::new("/p")).unwrap();
+        expect![[r#"
+            AWS_DEFAULT_REGION=eu-west-1
+            AWS_REGION=eu-west-1
+            CODEBUILD_BUILD_ARN=arn:aws:codebuild:eu-west-1:123456789012:build/shop:00000000-0000-0000-0000-000000000000
+            CODEBUILD_BUILD_ID=shop:00000000-0000-0000-0000-000000000000
+            CODEBUILD_BUILD_IMAGE=aws/codebuild/standard:7.0
+            CODEBUILD_BUILD_NUMBER=7
+            CODEBUILD_BUILD_SUCCEEDING=1
+            CODEBUILD_CI=true
+            CODEBUILD_INITIATOR=
+            CODEBUILD_KMS_KEY_ID=arn:aws:kms:eu-west-1:123456789012:alias/aws/s3
+            CODEBUILD_LOCAL_BUILD=true
+            CODEBUILD_LOG_PATH=builds/00000000
+            CODEBUILD_SOURCE_REPO_URL_tools=https://example.com/tools
+            CODEBUILD_SOURCE_VERSION_tools=main
+            CODEBUILD_SRC_DIR=/src
+            CODEBUILD_SRC_DIR_tools=/tools
+            CODEBUILD_START_TIME=0
+            PATH=/p:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        "#]]
+        .assert_eq(&drawn(&made));
+    }
+
+    #[test]
+    fn facts_that_no_process_can_have_are_refused_by_name() {
+        let refused = |change: fn(&mut Facts)| {
+            let mut facts = facts_of_a_project();
+            change(&mut facts);
+            Environment::new(&[], &[], &facts, Path::new("/p")).unwrap_err().to_string()
+        };
+        let value = "the value of the variable `CODEBUILD_SOURCE_VERSION` holds a NUL character";
+        assert_eq!(refused(|it| it.source_version = Some("a\0".into())), value);
+        let value =
+            "the value of the variable `CODEBUILD_SOURCE_VERSION_tools` holds a NUL character";
+        assert_eq!(refused(|it| it.secondary_sources[0].version = Some("\0".into())), value);
+        let name = "`CODEBUILD_SRC_DIR_a=b` cannot be the name of a variable";
+        assert_eq!(refused(|it| it.secondary_sources[0].identifier = "a=b".into()), name);
+    }
+
+    fn with_secrets(values: &[&str]) -> Result<Environment, EnvironmentError> {
+        let variable = |name: &str, value| Variable { name: name.into(), value, place: None };
+        let secret = |it: &str| Value::Secret(Reference::Parameter(it.into()));
+        let layer = [
+            variable("B", secret("/b")),
+            variable("A", secret("/a")),
+            variable("C", secret("/c")),
+            variable("C", Value::Plain("plain".into())),
+        ];
+        let base = [("A".into(), "base".into()), ("HOME".into(), "/h".into())];
+        let facts = Facts::default();
+        let made = Environment::new(&base, &[&layer], &facts, Path::new("/p")).unwrap();
+        assert_eq!(made.value("A"), None);
+        let values = values.iter().map(|it| Secret::new((*it).to_owned())).collect();
+        made.with_secrets(values)
+    }
+
+    #[test]
+    fn secrets_become_values_in_the_order_in_which_they_were_wanted() {
+        let made = with_secrets(&["one", "two"]).unwrap();
+        for (name, want) in [("A", "one"), ("B", "two"), ("C", "plain")] {
+            assert_eq!(made.value(name), Some(OsStr::new(want)));
+        }
+        assert_eq!(made.wanted(), []);
+        assert_eq!(made.secrets().len(), 2);
+        assert_eq!(with_secrets(&["one"]), Err(EnvironmentError::NoValue { name: "B".into() }));
+        let refused = with_secrets(&["one", "tw\0o"]).unwrap_err();
+        assert_eq!(refused, EnvironmentError::Value { name: "B".into() });
+    }
+
+    #[test]
+    fn what_earlier_commands_changed_wins_and_all_else_comes_anew() {
+        let made = with_secrets(&["one", "two"]).unwrap();
+        let pair = |(name, value): (&str, &str)| (name.into(), value.into());
+        let set = [("A", "1"), ("NEW", "2"), ("CODEBUILD_BUILD_SUCCEEDING", "0")].map(pair);
+        let after = made.after(&set, &["HOME".into(), "NONE".into()]);
+        for (name, want) in [
+            ("A", Some("1")),
+            ("B", Some("two")),
+            ("C", Some("plain")),
+            ("NEW", Some("2")),
+            ("HOME", None),
+            ("CODEBUILD_BUILD_SUCCEEDING", Some("1")),
+        ] {
+            assert_eq!(after.value(name), want.map(OsStr::new), "{name}");
+        }
+        assert_eq!(after.secrets().len(), 2);
     }
 }

@@ -456,12 +456,10 @@ fn runtime(selected: RuntimeSelected, buildspec: &Buildspec) -> Runtime {
     let RuntimeSelected { name, version, variables, commands } = selected;
     let place = buildspec.runtimes.iter().find(|it| it.name == name).map(|it| it.place);
     let place = place.unwrap_or(Place { line: 1, column: 1 });
-    let quote = |value: &str| value.replace('\'', r"'\''");
-    let assignments = variables
-        .iter()
-        .filter(|(name, _)| is_identifier(name))
-        .map(|(name, value)| format!("{name}='{}'\n", quote(value)))
-        .collect();
+    let mut assignments = String::new();
+    for (name, value) in variables.iter().filter(|(name, _)| is_identifier(name)) {
+        assignments += &[name, "='", &value.replace('\'', r"'\''"), "'\n"].concat();
+    }
     let commands = commands.into_iter().map(|text| Command { text, place }).collect();
     Runtime { name, version, assignments, commands }
 }
@@ -469,6 +467,7 @@ fn runtime(selected: RuntimeSelected, buildspec: &Buildspec) -> Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{buildspec::ExportedName, secret::Reference};
 
     fn plan(text: &str, overrides: &[(&str, &str)]) -> Result<Plan, PlanError> {
         let plain = |(name, value): &(&str, &str)| Variable {
@@ -503,5 +502,139 @@ mod tests {
         let refused = plan(text, &[("CODEBUILD_CI", "false")]);
         let reserved = EnvironmentError::Reserved { name: "CODEBUILD_CI".into() };
         assert_eq!(refused, Err(PlanError::Environment(reserved)));
+    }
+
+    const PHASES: &str = "version: 0.2
+phases:
+  build: {commands: [c, d], finally: [e]}
+  install: {commands: [a], finally: [b]}
+";
+
+    fn with(inputs: Inputs) -> Result<Plan, PlanError> {
+        Plan::new(Buildspec::parse(PHASES.as_bytes()).unwrap(), inputs)
+    }
+
+    #[test]
+    fn steps_are_numbered_in_the_order_in_which_they_run() {
+        let plan = plan(PHASES, &[]).unwrap();
+        let steps = plan.steps().into_iter().map(|it| {
+            let Step { number, phase, list, command } = it;
+            format!("{number} {phase} {list:?} {}", command.text)
+        });
+        assert_eq!(
+            steps.collect::<Vec<_>>(),
+            [
+                "0 INSTALL Commands a",
+                "1 INSTALL Finally b",
+                "2 BUILD Commands c",
+                "3 BUILD Commands d",
+                "4 BUILD Finally e"
+            ]
+        );
+    }
+
+    #[test]
+    fn steps_that_are_not_there_are_refused() {
+        let before = |before: &[usize]| {
+            let breaks = Breaks { before: before.to_vec(), on_failure: false };
+            with(Inputs { breaks, ..Inputs::default() }).map_err(|it| it.to_string())
+        };
+        let none = "there is no command 6 to break before: the buildspec has 5";
+        assert!(before(&[0, 4]).is_ok());
+        assert_eq!(before(&[0, 5]).unwrap_err(), none);
+        assert!(before(&[usize::MAX]).is_err());
+        for (step, is_good) in [
+            (0, true),
+            (1, false),
+            (2, true),
+            (3, true),
+            (4, false),
+            (5, false),
+            (usize::MAX, false),
+        ] {
+            let resume = Some(Resume { step, ..Resume::default() });
+            let made = with(Inputs { resume, ..Inputs::default() });
+            assert_eq!(made.is_ok(), is_good, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_refused() {
+        let mut buildspec = Buildspec::parse(PHASES.as_bytes()).unwrap();
+        let pattern = Some("(".to_owned());
+        buildspec.phases[1].on_failure =
+            Some(OnFailure::Retry(crate::phase::Retry { count: 1, pattern }));
+        let refused = Plan::new(buildspec, Inputs::default()).unwrap_err().to_string();
+        assert_eq!(refused, "the pattern of `on-failure` in `build` is not a regular expression");
+    }
+
+    #[test]
+    fn what_runs_depends_on_what_was_asked_for_and_on_where_another_ended() {
+        let stages = [
+            Stage::DownloadSource,
+            Stage::Commands(Phase::Install),
+            Stage::Commands(Phase::PreBuild),
+            Stage::Commands(Phase::Build),
+            Stage::Commands(Phase::PostBuild),
+            Stage::UploadArtifacts,
+        ];
+        for (start, step, want) in [
+            (Start::All, None, "111111"),
+            (Start::From(Phase::PreBuild), None, "101111"),
+            (Start::Only(Phase::PreBuild), None, "101000"),
+            (Start::All, Some(0), "111111"),
+            (Start::All, Some(2), "100111"),
+            (Start::Only(Phase::PreBuild), Some(2), "100000"),
+        ] {
+            let resume = step.map(|step| Resume { step, ..Resume::default() });
+            let plan = with(Inputs { start, resume, ..Inputs::default() }).unwrap();
+            let runs: String =
+                stages.iter().map(|it| if plan.runs(*it) { '1' } else { '0' }).collect();
+            assert_eq!(runs, want, "{start:?} {step:?}");
+        }
+    }
+
+    #[test]
+    fn the_definition_that_wins_is_known_with_its_origin() {
+        let literal = |name: &str, value: &str| Variable {
+            name: name.into(),
+            value: Value::Plain(value.into()),
+            place: None,
+        };
+        let secret = |name: &str| Variable {
+            name: name.into(),
+            value: Value::Secret(Reference::Parameter(format!("/{name}"))),
+            place: None,
+        };
+        let exported =
+            |name: &str| ExportedName { name: name.into(), place: Place { line: 1, column: 1 } };
+        let mut buildspec = Buildspec::parse(PHASES.as_bytes()).unwrap();
+        buildspec.variables = vec![literal("A", "1"), secret("B"), secret("C"), literal("C", "2")];
+        let names = ["D", "A", "B", "C", "E", "F", "A", "AWS_X", "a-b", "new"];
+        buildspec.exported = names.map(exported).to_vec();
+        let inputs = Inputs {
+            project_variables: vec![secret("D"), secret("E"), literal("A", "2")],
+            overrides: vec![literal("E", "3"), secret("F")],
+            ..Inputs::default()
+        };
+        let plan = Plan::new(buildspec, inputs).unwrap();
+        let drawn = plan.definitions().iter().map(|it| {
+            let value = match &it.value {
+                Value::Plain(value) => value.clone(),
+                Value::Secret(reference) => format!("{reference:?}"),
+            };
+            format!("{} {:?} {value}\n", it.name, it.origin)
+        });
+        expect_test::expect![[r#"
+            A Project 2
+            B Buildspec Parameter("/B")
+            C Buildspec 2
+            D Project Parameter("/D")
+            E Override 3
+            F Override Parameter("/F")
+        "#]]
+        .assert_eq(&drawn.collect::<String>());
+        let want = (vec!["A", "B", "C", "E", "new"], vec!["D", "F", "AWS_X", "a-b"]);
+        assert_eq!(plan.exported(), want);
     }
 }

@@ -278,7 +278,26 @@ impl Build<'_> {
         stage: Stage,
         ended: Result<(), Break>,
     ) -> Result<Option<Stage>, RunError> {
-        let (state, reason) = match ended {
+        let broken = |source| RunError::Shell { stage, source };
+        let (ended, reason) = self.meaning(stage, ended).map_err(broken)?;
+        (self.emit)(Event::StageFinished { stage, state: ended, reason: reason.as_ref() });
+        if let Some(again) = self.again.take() {
+            return self.try_again(again).map(Some).map_err(broken);
+        }
+        let on_failure = self.plan.on_failure(stage);
+        if let Some(reason) = reason {
+            self.note(Failure { stage, reason }, on_failure);
+        }
+        Ok(stage.after(ended, on_failure, self.plan.choices()))
+    }
+
+    /// What it means that `stage` ended like this.
+    fn meaning(
+        &mut self,
+        stage: Stage,
+        ended: Result<(), Break>,
+    ) -> Result<(State, Option<Reason>), ShellError> {
+        Ok(match ended {
             Ok(()) => (State::Succeeded, None),
             Err(Break::Failed(reason)) => (State::Failed, Some(reason)),
             Err(Break::Left(reason)) => (State::Stopped, Some(reason)),
@@ -290,18 +309,8 @@ impl Build<'_> {
                 self.interrupted = Some(Outcome::TimedOut { stage });
                 (State::TimedOut, None)
             }
-            Err(Break::Broken(source)) => return Err(RunError::Shell { stage, source }),
-        };
-        (self.emit)(Event::StageFinished { stage, state, reason: reason.as_ref() });
-        if let Some(again) = self.again.take() {
-            let tried = self.try_again(again);
-            return tried.map(Some).map_err(|source| RunError::Shell { stage, source });
-        }
-        let on_failure = self.plan.on_failure(stage);
-        if let Some(reason) = reason {
-            self.note(Failure { stage, reason }, on_failure);
-        }
-        Ok(stage.after(state, on_failure, self.plan.choices()))
+            Err(Break::Broken(source)) => return Err(source),
+        })
     }
 
     /// Notes what failed, if it counts.

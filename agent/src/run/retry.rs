@@ -23,10 +23,8 @@ impl Build<'_> {
     /// Whether `phase`, which ended like this, is worth another try.
     pub(super) fn another_try(&mut self, phase: Phase, ended: &Result<(), Break>) -> Option<Again> {
         let Err(Break::Failed(_)) = ended else { return None };
-        let retry = match self.plan.on_failure(Stage::Commands(phase)) {
-            Some(OnFailure::Retry(retry)) => retry,
-            _ => return None,
-        };
+        let on_failure = self.plan.on_failure(Stage::Commands(phase));
+        let Some(OnFailure::Retry(retry)) = on_failure else { return None };
         let tries = self.tries.entry(phase).or_default();
         let output = self.failed_output.as_ref().map_or(&[][..], Tail::bytes);
         if retry.count <= *tries || !retry.applies_to(output) {

@@ -25,6 +25,10 @@ use crate::{
     source::Place,
 };
 
+mod again;
+mod beginning;
+mod debugging;
+mod left;
 mod table;
 
 /// Runs nothing: a command's text says how it ends, after ` -> ` if there is more in it.
@@ -78,6 +82,7 @@ impl Shell for FakeShell {
         let runs = self.runs.entry(line.text.to_owned()).or_default();
         *runs += 1;
         let (words, end) = line.text.rsplit_once(" -> ").unwrap_or(("", line.text));
+        let words = if words.is_empty() { String::new() } else { format!("[{words}] ") };
         output(format!("{words}succeeding {}\n", u8::from(line.succeeding)).as_bytes());
         let number = |it: &str| it.parse().unwrap();
         Ok(match end.split_once(' ') {
@@ -234,6 +239,11 @@ impl Case {
         seen
     }
 
+    /// What the shell was asked to do.
+    fn asked(&self) -> String {
+        self.shell.asked.iter().fold(String::new(), |all, it| all + it + "\n")
+    }
+
     #[track_caller]
     fn check(&mut self, want: Expect) {
         want.assert_eq(&self.play());
@@ -248,14 +258,14 @@ fn draw(seen: &mut String, event: Event<'_>) {
         | Event::PhaseWithoutCommands(_)
         | Event::EnvironmentReady { .. }
         | Event::PhasesFound(_)
-        | Event::PhaseFound { .. } => {}
+        | Event::PhaseFound { .. }
+        | Event::SecondaryArtifacts { identifier: None } => {}
         Event::StageStarted(stage) => writeln!(seen, "{stage}").unwrap(),
         Event::CommandStarted(command) => write!(seen, "  {}: ", command.text).unwrap(),
         Event::Output(bytes) => seen.push_str(String::from_utf8_lossy(bytes).trim_end()),
         Event::CommandFinished { end, .. } => writeln!(seen, ", {end:?}").unwrap(),
         Event::BaseDirectoryWanted(selection) => writeln!(seen, "  {selection}").unwrap(),
         Event::StageFinished { state, .. } => writeln!(seen, "  {state}").unwrap(),
-        Event::SecondaryArtifacts { identifier: None } => {}
         other => writeln!(seen, "  {other:?}").unwrap(),
     }
 }
@@ -263,6 +273,17 @@ fn draw(seen: &mut String, event: Event<'_>) {
 #[track_caller]
 fn check(text: &str, want: Expect) {
     Case::new(text).check(want);
+}
+
+const PLACE: Place = Place { line: 1, column: 1 };
+
+fn secret(name: &str, parameter: &str) -> Variable {
+    let value = Value::Secret(Reference::Parameter(parameter.into()));
+    Variable { name: name.into(), value, place: None }
+}
+
+fn retry(count: u8, pattern: Option<&str>) -> OnFailure {
+    OnFailure::Retry(Retry { count, pattern: pattern.map(str::to_owned) })
 }
 
 #[test]
@@ -514,593 +535,4 @@ phases:
         PhaseFound { phase: Build, commands: 2 }
         StageFinished { stage: DownloadSource, state: Succeeded, reason: None }
     "#]].assert_eq(&seen);
-}
-
-const PLACE: Place = Place { line: 1, column: 1 };
-
-fn secret(name: &str, parameter: &str) -> Variable {
-    let value = Value::Secret(Reference::Parameter(parameter.into()));
-    Variable { name: name.into(), value, place: None }
-}
-
-fn retry(count: u8, pattern: Option<&str>) -> Option<OnFailure> {
-    Some(OnFailure::Retry(Retry { count, pattern: pattern.map(str::to_owned) }))
-}
-
-#[test]
-fn secrets_are_fetched_and_known_before_anything_runs() {
-    let mut case = Case::new("version: 0.2\nphases: {build: {commands: exit 0}}\n");
-    case.buildspec.variables = vec![secret("TOKEN", "/t"), secret("OTHER", "/o")];
-    case.inputs.hidden = vec![Secret::new("git".into())];
-    case.check(expect![[r#"
-          SecretsKnown(Redactor(1 values))
-          SecretsWanted { parameters: 2, secrets: 0 }
-          SecretsKnown(Redactor(3 values))
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          exit 0: succeeding 1, Exited(0)
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        Report { outcome: Succeeded, artifacts: [], exported: [], resume: None }
-    "#]]);
-    expect![[r#"
-        begin in /src of /src, A=None TOKEN=Some("/t")
-        CommandLine { text: "exit 0", succeeding: true, user: None, carries: true }"#]].assert_eq(&case.shell.asked.join("\n"));
-}
-
-#[test]
-fn secrets_that_cannot_be_had_end_the_build_before_anything_runs() {
-    for (variable, parameter, want) in [
-        ("A", "/missing", "Secrets"),
-        ("A", "/denied", "Secrets"),
-        ("A", "a\0b", "Environment"),
-        ("LEFT_OUT", "/p", "Environment"),
-    ] {
-        let mut case = Case::new("version: 0.2\nphases: {build: {commands: exit 0}}\n");
-        case.buildspec.variables = vec![secret(variable, parameter)];
-        let mut told = String::new();
-        let result = case.run(&mut |event| {
-            if let Event::StageFinished { stage, state, reason } = event {
-                let reason = format!("{reason:?}");
-                told += &format!("{stage} {state} {}", reason.contains(want));
-                assert!(!reason.contains("a\\0b"), "{reason}");
-            }
-        });
-        let err = result.unwrap_err();
-        assert_eq!(told, "DOWNLOAD_SOURCE FAILED true", "{err:?}");
-        assert!(format!("{err:?}").starts_with(want), "{err:?}");
-        assert!(case.shell.asked.is_empty());
-    }
-}
-
-#[test]
-fn commands_are_run_by_the_user_that_the_buildspec_names() {
-    let text = "version: 0.2\nphases: {install: {commands: exit 0, finally: exit 0}, \
-                build: {commands: exit 0}}\n";
-    let mut case = Case::new(text);
-    let user = |name: &str| Some(User { name: name.into(), place: PLACE });
-    case.buildspec.run_as = user("ann");
-    case.phase(Phase::Install).run_as = user("root");
-    case.buildspec.version = Version::V0_1;
-    case.run(&mut |_| {}).unwrap();
-    expect![[r#"
-        begin in /src of /src, A=None TOKEN=None
-        CommandLine { text: "exit 0", succeeding: true, user: Some("root"), carries: false }
-        CommandLine { text: "exit 0", succeeding: true, user: Some("root"), carries: false }
-        CommandLine { text: "exit 0", succeeding: true, user: Some("ann"), carries: false }"#]].assert_eq(&case.shell.asked.join("\n"));
-}
-
-#[test]
-fn a_build_is_tried_again_from_its_beginning() {
-    let text = "version: 0.2
-phases:
-  install: {commands: exit 0}
-  pre_build: {commands: exit 3}
-  build: {commands: fails twice}
-";
-    let mut case = Case::new(text);
-    case.phase(Phase::PreBuild).on_failure = Some(OnFailure::Continue);
-    case.phase(Phase::Build).on_failure = retry(2, None);
-    case.inputs.choices.after_continue = AfterContinue::Pass;
-    case.check(expect![[r#"
-        INSTALL
-          exit 0: succeeding 1, Exited(0)
-          SUCCEEDED
-        PRE_BUILD
-          exit 3: succeeding 1, Exited(3)
-          FAILED
-        BUILD
-          fails twice: succeeding 0, Exited(1)
-          FAILED
-          Retrying { scope: Build, phase: Build, attempt: 1, of: 2 }
-        INSTALL
-          exit 0: succeeding 1, Exited(0)
-          SUCCEEDED
-        PRE_BUILD
-          exit 3: succeeding 1, Exited(3)
-          FAILED
-        BUILD
-          fails twice: succeeding 0, Exited(1)
-          FAILED
-          Retrying { scope: Build, phase: Build, attempt: 2, of: 2 }
-        INSTALL
-          exit 0: succeeding 1, Exited(0)
-          SUCCEEDED
-        PRE_BUILD
-          exit 3: succeeding 1, Exited(3)
-          FAILED
-        BUILD
-          fails twice: succeeding 0, Exited(0)
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        Report { outcome: Succeeded, artifacts: [], exported: [], resume: None }
-    "#]]);
-    let begun = case.shell.asked.iter().filter(|it| it.starts_with("begin")).count();
-    assert_eq!(begun, 3);
-}
-
-#[test]
-fn a_phase_is_tried_again_with_what_it_left_behind() {
-    let text = "version: 0.2
-phases:
-  install: {commands: exit 0}
-  build: {commands: [exit 0, fails twice], finally: exit 0}
-";
-    let mut case = Case::new(text);
-    case.phase(Phase::Build).on_failure = retry(3, None);
-    case.inputs.choices.retry = RetryScope::Phase;
-    case.check(expect![[r#"
-        INSTALL
-          exit 0: succeeding 1, Exited(0)
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          exit 0: succeeding 1, Exited(0)
-          fails twice: succeeding 1, Exited(1)
-          exit 0: succeeding 0, Exited(0)
-          FAILED
-          Retrying { scope: Phase, phase: Build, attempt: 1, of: 3 }
-        BUILD
-          exit 0: succeeding 1, Exited(0)
-          fails twice: succeeding 1, Exited(1)
-          exit 0: succeeding 0, Exited(0)
-          FAILED
-          Retrying { scope: Phase, phase: Build, attempt: 2, of: 3 }
-        BUILD
-          exit 0: succeeding 1, Exited(0)
-          fails twice: succeeding 1, Exited(0)
-          exit 0: succeeding 1, Exited(0)
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        Report { outcome: Succeeded, artifacts: [], exported: [], resume: None }
-    "#]]);
-    let begun = case.shell.asked.iter().filter(|it| it.starts_with("begin")).count();
-    assert_eq!(begun, 1);
-}
-
-#[test]
-fn each_phase_has_tries_of_its_own_and_they_end() {
-    let text = "version: 0.2\nphases: {install: {commands: install -> fails once}, \
-                build: {commands: exit 1}}\n";
-    let mut case = Case::new(text);
-    case.phase(Phase::Install).on_failure = retry(1, None);
-    case.phase(Phase::Build).on_failure = retry(2, None);
-    let mut tries = Vec::new();
-    let report = case.run(&mut |event| {
-        if let Event::Retrying { phase, attempt, of, .. } = event {
-            tries.push(format!("{phase} {attempt}/{of}"));
-        }
-    });
-    assert_eq!(tries, ["INSTALL 1/1", "BUILD 1/2", "BUILD 2/2"]);
-    assert!(matches!(report.unwrap().outcome, Outcome::Failed(_)));
-}
-
-#[test]
-fn the_output_of_the_first_command_that_failed_decides_about_another_try() {
-    for (commands, finally, want) in [
-        ("timed out -> fails once", "exit 0", 1),
-        ("timed out -> exit 0", "exit 1", 0),
-        ("exit 0", "timed out -> fails once", 1),
-        ("exit 1", "timed out -> exit 1", 0),
-        ("timed out -> fails once", "refused -> fails once", 1),
-    ] {
-        let text = format!(
-            "version: 0.2\nphases: {{build: {{commands: {commands}, finally: {finally}}}}}\n"
-        );
-        let mut case = Case::new(&text);
-        case.phase(Phase::Build).on_failure = retry(3, Some(".*timed out.*"));
-        let mut tries = 0;
-        let count =
-            &mut |event: Event<'_>| tries += i32::from(matches!(event, Event::Retrying { .. }));
-        case.run(count).unwrap();
-        assert_eq!(tries, want, "{commands}, {finally}");
-    }
-}
-
-#[test]
-fn a_build_that_is_over_time_packs_nothing() {
-    let mut case = Case::new("version: 0.2\nphases: {}\nartifacts: {files: x}\n");
-    case.shell.out_of_time = true;
-    let report = case.run(&mut |_| {}).unwrap();
-    let want = Outcome::TimedOut { stage: Stage::UploadArtifacts };
-    assert_eq!(format!("{:?}", report.outcome), format!("{want:?}"));
-}
-
-#[test]
-fn variables_are_told_at_the_end_of_the_build() {
-    let text = "version: 0.2\nphases: {post_build: {commands: exit 1}}\n";
-    let mut case = Case::new(text);
-    let names = ["A", "EMPTY", "UNSET", "AWS_REGION", "A", "a-b", "SECRET", "TOKEN"];
-    case.buildspec.exported =
-        names.map(|it| ExportedName { name: it.into(), place: PLACE }).to_vec();
-    case.buildspec.variables = vec![secret("SECRET", "/s"), secret("TOKEN", "/t")];
-    case.inputs.project_variables = vec![secret("TOKEN", "/p")];
-    case.shell.variables = [("A", "1"), ("EMPTY", ""), ("SECRET", "/s"), ("TOKEN", "/p")].into();
-    case.check(expect![[r#"
-          SecretsWanted { parameters: 2, secrets: 0 }
-          SecretsKnown(Redactor(2 values))
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          SUCCEEDED
-        POST_BUILD
-          exit 1: succeeding 1, Exited(1)
-          ExportRefused { name: "AWS_REGION" }
-          ExportRefused { name: "a-b" }
-          ExportRefused { name: "TOKEN" }
-          ExportUnset { name: "UNSET" }
-          VariablesExported([("A", "1"), ("EMPTY", ""), ("SECRET", "/s")])
-          FAILED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        failed in POST_BUILD: 2:33 exit 1 Exited(1), [], [("A", "1"), ("EMPTY", ""), ("SECRET", "/s")], Some((0, "/after 0"))
-    "#]]);
-}
-
-#[test]
-fn nothing_is_told_of_variables_if_the_end_is_not_reached() {
-    for (commands, want) in [
-        ("build: {commands: exit 0}", "Exported UPLOAD_ARTIFACTS"),
-        ("build: {commands: exit 1}", "Exported UPLOAD_ARTIFACTS"),
-        ("pre_build: {commands: exit 1}", ""),
-        ("post_build: {commands: stop 2}", ""),
-        ("post_build: {commands: timeout}", ""),
-    ] {
-        let mut case = Case::new(&format!("version: 0.2\nphases: {{{commands}}}\n"));
-        case.buildspec.exported = vec![ExportedName { name: "A".into(), place: PLACE }];
-        case.shell.variables = [("A", "1")].into();
-        let mut told = Vec::new();
-        let report = case.run(&mut |event| match event {
-            Event::VariablesExported(_) => told.push("Exported"),
-            Event::StageStarted(Stage::UploadArtifacts) => told.push("UPLOAD_ARTIFACTS"),
-            _ => {}
-        });
-        assert_eq!(told.join(" "), want, "{commands}");
-        assert_eq!(report.unwrap().exported.len(), usize::from(!want.is_empty()), "{commands}");
-    }
-}
-
-#[test]
-fn artifacts_that_fail_do_not_keep_others_from_being_packed() {
-    let mut case = Case::new("version: 0.2\nphases: {}\nartifacts: {files: none}\n");
-    let secondary = |identifier: &str, files: &str| {
-        let artifacts =
-            crate::buildspec::Artifacts { files: vec![files.into()], ..Default::default() };
-        SecondaryArtifacts { identifier: identifier.into(), place: PLACE, artifacts }
-    };
-    case.buildspec.secondary_artifacts =
-        vec![secondary("one", "x"), secondary("two", "full"), secondary("three", "$A")];
-    case.inputs.choices.collision = Collision::First;
-    case.check(expect![[r#"
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          Selection { identifier: None, files: ["none"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: First }
-          SecondaryArtifacts { identifier: Some("one") }
-          Selection { identifier: Some("one"), files: ["x"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: First }
-          SecondaryArtifacts { identifier: Some("two") }
-          Selection { identifier: Some("two"), files: ["full"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: First }
-          SecondaryArtifacts { identifier: Some("three") }
-          Selection { identifier: Some("three"), files: ["<${A}>"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: First }
-          FAILED
-        failed in UPLOAD_ARTIFACTS: no file matches the patterns of the artifacts, [Packed { identifier: Some("one"), location: Local("/a"), files: 2, bytes: 3 }, Packed { identifier: Some("three"), location: Local("/a"), files: 2, bytes: 3 }], [], None
-    "#]]);
-    case.buildspec.artifacts = None;
-    let report = case.run(&mut |_| {}).unwrap();
-    let Outcome::Failed(Failure { reason: Reason::SecondaryArtifacts { identifier, .. }, .. }) =
-        report.outcome
-    else {
-        panic!("{report:?}");
-    };
-    assert_eq!(identifier, "two");
-}
-
-#[test]
-fn only_what_was_asked_for_runs() {
-    let text = "version: 0.2
-phases:
-  install: {commands: exit 0}
-  build: {commands: exit 1}
-  post_build: {commands: exit 0}
-artifacts: {files: x}
-";
-    for (start, want) in [
-        (Start::All, "INSTALL PRE_BUILD BUILD POST_BUILD UPLOAD_ARTIFACTS"),
-        (Start::From(Phase::Build), "-INSTALL -PRE_BUILD BUILD POST_BUILD UPLOAD_ARTIFACTS"),
-        (Start::Only(Phase::Build), "-INSTALL -PRE_BUILD BUILD -POST_BUILD -UPLOAD_ARTIFACTS"),
-        (Start::Only(Phase::Install), "INSTALL -PRE_BUILD -BUILD -POST_BUILD -UPLOAD_ARTIFACTS"),
-    ] {
-        let mut case = Case::new(text);
-        case.inputs.start = start;
-        let mut told = Vec::new();
-        case.run(&mut |event| match event {
-            Event::StageStarted(stage) if stage != Stage::FIRST => told.push(stage.to_string()),
-            Event::StageSkipped(stage) => told.push(format!("-{stage}")),
-            _ => {}
-        })
-        .unwrap();
-        assert_eq!(told.join(" "), want, "{start:?}");
-    }
-}
-
-#[test]
-fn a_build_goes_on_where_another_ended() {
-    let text = "version: 0.2
-phases:
-  install: {commands: exit 0, finally: exit 0}
-  build: {commands: [exit 0, fails once, exit 5], finally: exit 0}
-";
-    let mut case = Case::new(text);
-    case.buildspec.variables = vec![secret("TOKEN", "/t")];
-    let report = case.run(&mut |_| {}).unwrap();
-    let point = report.resume.unwrap();
-    assert_eq!((point.step, point.snapshot.directory.to_str()), (3, Some("/after 3")));
-    case.inputs.resume = Some(Resume {
-        step: point.step,
-        directory: point.snapshot.directory,
-        set: vec![("A".into(), "1".into())],
-        unset: vec!["CODEBUILD_CI".into()],
-    });
-    case.inputs.runtime_commands =
-        vec![RuntimeSelected { commands: vec!["exit 9".into()], ..RuntimeSelected::default() }];
-    case.shell.asked.clear();
-    case.check(expect![[r#"
-          SecretsWanted { parameters: 1, secrets: 0 }
-          SecretsKnown(Redactor(1 values))
-          StageSkipped(Commands(Install))
-          StageSkipped(Commands(PreBuild))
-        BUILD
-          fails once: succeeding 1, Exited(0)
-          exit 5: succeeding 1, Exited(5)
-          exit 0: succeeding 0, Exited(0)
-          FAILED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        failed in BUILD: 4:42 exit 5 Exited(5), [], [], Some((4, "/after 1"))
-    "#]]);
-    expect![[r#"
-        begin in /after 3 of /src, A=Some("1") TOKEN=Some("/t")
-        CommandLine { text: "fails once", succeeding: true, user: None, carries: true }
-        CommandLine { text: "exit 5", succeeding: true, user: None, carries: true }
-        CommandLine { text: "exit 0", succeeding: false, user: None, carries: true }"#]].assert_eq(&case.shell.asked.join("\n"));
-}
-
-#[test]
-fn there_is_no_place_to_go_on_with_if_that_would_be_wrong() {
-    for (phases, want) in [
-        ("build: {commands: exit 0}", None),
-        ("build: {commands: [exit 0, exit 1], finally: exit 2}", Some(1)),
-        ("build: {commands: [exit 0, stop 2]}", Some(1)),
-        ("build: {commands: [exit 0, timeout]}", Some(1)),
-        ("build: {commands: exit 0, finally: exit 1}, post_build: {commands: exit 1}", None),
-        ("build: {commands: [exit 0, exit 1]}, post_build: {commands: exit 1}", Some(1)),
-    ] {
-        let mut case = Case::new(&format!("version: 0.2\nphases: {{{phases}}}\n"));
-        let step = |case: &mut Case| case.run(&mut |_| {}).unwrap().resume.map(|it| it.step);
-        assert_eq!(step(&mut case), want, "{phases}");
-        case.shell.snapshots_fail = true;
-        assert_eq!(step(&mut case), None, "{phases}");
-    }
-    let mut case = Case::new("version: 0.2\nphases: {}\nartifacts: {files: none}\n");
-    assert_eq!(case.run(&mut |_| {}).unwrap().resume, None);
-}
-
-#[test]
-fn a_failure_that_counts_for_nothing_is_no_place_to_go_on_with() {
-    let text = "version: 0.2\nphases: {install: {commands: exit 1}, build: {commands: exit 1}}\n";
-    for (after_continue, want) in [(AfterContinue::Fail, 0), (AfterContinue::Pass, 1)] {
-        let mut case = Case::new(text);
-        case.phase(Phase::Install).on_failure = Some(OnFailure::Continue);
-        case.inputs.choices.after_continue = after_continue;
-        let report = case.run(&mut |_| {}).unwrap();
-        assert_eq!(report.resume.map(|it| it.step), Some(want));
-    }
-}
-
-/// A build with breakpoints before its second command and after each that fails.
-fn with_breakpoints(left: &[End]) -> Case {
-    let text = "version: 0.2
-phases:
-  build: {commands: [exit 0, exit 3], finally: exit 0}
-  post_build: {commands: exit 0}
-";
-    let mut case = Case::new(text);
-    case.inputs.breaks = Breaks { before: vec![1], on_failure: true };
-    case.shell.left = left.to_vec().into();
-    case
-}
-
-#[test]
-fn people_look_at_a_build_and_it_goes_on() {
-    let mut case = with_breakpoints(&[End::Exited(0), End::Exited(7)]);
-    case.check(expect![[r#"
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          exit 0: succeeding 1, Exited(0)
-          BreakpointReached { command: Command { text: "exit 3", place: Place { line: 3, column: 30 } }, failed: false }
-          BreakpointLeft { end: Exited(0) }
-          exit 3: succeeding 1, Exited(3)
-          BreakpointReached { command: Command { text: "exit 3", place: Place { line: 3, column: 30 } }, failed: true }
-          BreakpointLeft { end: Exited(7) }
-          exit 0: succeeding 0, Exited(0)
-          FAILED
-        POST_BUILD
-          exit 0: succeeding 0, Exited(0)
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        failed in BUILD: 3:30 exit 3 Exited(3), [], [], Some((1, "/after 1"))
-    "#]]);
-    expect![[r#"
-        begin in /src of /src, A=None TOKEN=None
-        CommandLine { text: "exit 0", succeeding: true, user: None, carries: true }
-        Interaction { succeeding: true, user: None, before_last: false }
-        CommandLine { text: "exit 3", succeeding: true, user: None, carries: true }
-        Interaction { succeeding: false, user: None, before_last: true }
-        CommandLine { text: "exit 0", succeeding: false, user: None, carries: true }
-        CommandLine { text: "exit 0", succeeding: false, user: None, carries: true }"#]].assert_eq(&case.shell.asked.join("\n"));
-}
-
-#[test]
-fn people_end_a_build_that_they_look_at() {
-    for end in [End::Exited(1), End::Killed(9)] {
-        let mut case = with_breakpoints(&[end]);
-        let mut states = Vec::new();
-        let report = case.run(&mut |event| {
-            if let Event::StageFinished { stage, state, .. } = event {
-                states.push(format!("{stage} {state}"));
-            }
-        });
-        let outcome = report.unwrap().outcome;
-        let Outcome::Failed(Failure { stage, reason: Reason::Breakpoint { .. } }) = outcome else {
-            panic!("{outcome:?}");
-        };
-        assert_eq!(stage, Stage::Commands(Phase::Build));
-        assert_eq!(states.last().unwrap(), "BUILD STOPPED");
-    }
-    for (left, want) in [
-        (vec![End::Stopped(2)], "Stopped { stage: Commands(Build), signal: 2 }"),
-        (vec![End::TimedOut], "TimedOut { stage: Commands(Build) }"),
-        (vec![End::Exited(0), End::Stopped(2)], "Stopped { stage: Commands(Build), signal: 2 }"),
-    ] {
-        let outcome = with_breakpoints(&left).run(&mut |_| {}).unwrap().outcome;
-        assert_eq!(format!("{outcome:?}"), want);
-    }
-}
-
-fn runtime(name: &str, command: &str) -> RuntimeSelected {
-    RuntimeSelected {
-        name: name.into(),
-        version: "1".into(),
-        variables: vec![("VERSION".into(), "it's 1".into()), ("no name".into(), "x".into())],
-        commands: vec![command.into()],
-    }
-}
-
-#[test]
-fn runtimes_are_selected_before_the_first_phase_and_again_with_each_try() {
-    let mut case = Case::new("version: 0.2\nphases: {build: {commands: fails once}}\n");
-    case.phase(Phase::Build).on_failure = retry(1, None);
-    case.inputs.runtime_commands =
-        vec![runtime("python", "p -> exit 0"), runtime("java", "j -> exit 0")];
-    case.check(expect![[r#"
-          RuntimeSelected { name: "python", version: "1" }
-          p -> exit 0: VERSION='it'\''s 1'
-        psucceeding 1, Exited(0)
-          RuntimeSelected { name: "java", version: "1" }
-          j -> exit 0: VERSION='it'\''s 1'
-        jsucceeding 1, Exited(0)
-        INSTALL
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          fails once: succeeding 1, Exited(1)
-          FAILED
-          Retrying { scope: Build, phase: Build, attempt: 1, of: 1 }
-        INSTALL
-          RuntimeSelected { name: "python", version: "1" }
-          p -> exit 0: VERSION='it'\''s 1'
-        psucceeding 1, Exited(0)
-          RuntimeSelected { name: "java", version: "1" }
-          j -> exit 0: VERSION='it'\''s 1'
-        jsucceeding 1, Exited(0)
-          SUCCEEDED
-        PRE_BUILD
-          SUCCEEDED
-        BUILD
-          fails once: succeeding 1, Exited(0)
-          SUCCEEDED
-        POST_BUILD
-          SUCCEEDED
-        UPLOAD_ARTIFACTS
-          SUCCEEDED
-        Report { outcome: Succeeded, artifacts: [], exported: [], resume: None }
-    "#]]);
-    expect![[r#"
-        begin in /src of /src, A=None TOKEN=None
-        CommandLine { text: "VERSION='it'\\''s 1'\np -> exit 0", succeeding: true, user: None, carries: true }
-        CommandLine { text: "VERSION='it'\\''s 1'\nj -> exit 0", succeeding: true, user: None, carries: true }
-        CommandLine { text: "fails once", succeeding: true, user: None, carries: true }
-        begin in /src of /src, A=None TOKEN=None
-        CommandLine { text: "VERSION='it'\\''s 1'\np -> exit 0", succeeding: true, user: None, carries: true }
-        CommandLine { text: "VERSION='it'\\''s 1'\nj -> exit 0", succeeding: true, user: None, carries: true }
-        CommandLine { text: "fails once", succeeding: true, user: None, carries: true }"#]].assert_eq(&case.shell.asked.join("\n"));
-}
-
-#[test]
-fn a_runtime_that_cannot_be_selected_fails_the_build() {
-    let mut case = Case::new("version: 0.2\nphases: {build: {commands: exit 0}}\n");
-    case.inputs.runtime_commands = vec![runtime("python", "p -> exit 4")];
-    case.check(expect![[r#"
-          RuntimeSelected { name: "python", version: "1" }
-          p -> exit 4: VERSION='it'\''s 1'
-        psucceeding 1, Exited(4)
-          FAILED
-        failed in DOWNLOAD_SOURCE: 1:1 p -> exit 4 Exited(4), [], [], None
-    "#]]);
-}
-
-#[test]
-fn runtimes_that_this_machine_does_not_have_are_passed_over() {
-    for (names, want) in
-        [(vec![], false), (vec!["docker"], false), (vec!["docker", "python"], true)]
-    {
-        let mut case = Case::new("version: 0.2\nphases: {}\n");
-        let version = |name: &&str| RuntimeVersion {
-            name: (*name).into(),
-            version: "1".into(),
-            place: PLACE,
-        };
-        case.buildspec.runtimes = names.iter().map(version).collect();
-        let mut told = false;
-        case.run(&mut |event| told |= matches!(event, Event::RuntimesSkipped(_))).unwrap();
-        assert_eq!(told, want, "{names:?}");
-    }
 }

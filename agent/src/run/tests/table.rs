@@ -2,8 +2,8 @@
 //! could go on.
 //!
 //! Every phase has one command and one in `finally`; one command is odd. `i` is the command of
-//! INSTALL, `i'` that of its `finally`; `p`, `b`, and `o` are PRE_BUILD, BUILD, and POST_BUILD; `!`
-//! did not succeed, `|` is another try, and `U` are the artifacts.
+//! INSTALL, `i'` that of its `finally`; `p`, `b`, and `o` are of the phases that follow; `!` did not
+//! succeed, `|` is another try, and `U` are the artifacts.
 
 use super::*;
 
@@ -17,9 +17,9 @@ fn on_failures() -> [(&'static str, Option<OnFailure>); 6] {
         ("-", None),
         ("ABORT", Some(OnFailure::Abort)),
         ("CONTINUE", Some(OnFailure::Continue)),
-        ("RETRY-1", retry(1, None)),
-        ("RETRY-1-timed out", retry(1, Some("timed out"))),
-        ("RETRY-1-refused", retry(1, Some("refused"))),
+        ("RETRY-1", Some(retry(1, None))),
+        ("RETRY-1-timed out", Some(retry(1, Some("timed out")))),
+        ("RETRY-1-refused", Some(retry(1, Some("refused")))),
     ]
 }
 
@@ -75,7 +75,7 @@ fn rows(table: &mut String, end: &str, wanted: &[&str], choices: Choices) {
             .filter(|(name, _)| wanted.is_empty() || wanted.contains(name))
             .map(|(name, on_failure)| {
                 let Played { ran, ended } = play(phase, end, on_failure, choices);
-                (name, format!("{ran:<36} {ended}"))
+                (name, format!("{ran:<46} {ended}"))
             })
             .collect();
         if wanted.is_empty() && rows.iter().all(|it| it.1 == rows[0].1) {
@@ -98,54 +98,54 @@ fn every_outcome_of_every_phase_has_its_consequences() {
     rows(&mut table, "stop 2", &[], choices);
     rows(&mut table, "timeout", &[], choices);
     expect![[r#"
-        install    exit 0     any                i i' p p' b b' o o' U                SUCCEEDED
-        pre_build  exit 0     any                i i' p p' b b' o o' U                SUCCEEDED
-        build      exit 0     any                i i' p p' b b' o o' U                SUCCEEDED
-        post_build exit 0     any                i i' p p' b b' o o' U                SUCCEEDED
-        install    exit 1     -                  i! i'                                FAILED in INSTALL, go on with 0
-        install    exit 1     ABORT              i! i'                                FAILED in INSTALL, go on with 0
-        install    exit 1     CONTINUE           i! i' p p' b b' o o' U               FAILED in INSTALL, go on with 0
-        install    exit 1     RETRY-1            i! i' | i! i'                        FAILED in INSTALL, go on with 0
-        install    exit 1     RETRY-1-timed out  i! i' | i! i'                        FAILED in INSTALL, go on with 0
-        install    exit 1     RETRY-1-refused    i! i'                                FAILED in INSTALL, go on with 0
-        pre_build  exit 1     -                  i i' p! p'                           FAILED in PRE_BUILD, go on with 2
-        pre_build  exit 1     ABORT              i i' p! p'                           FAILED in PRE_BUILD, go on with 2
-        pre_build  exit 1     CONTINUE           i i' p! p' b b' o o' U               FAILED in PRE_BUILD, go on with 2
-        pre_build  exit 1     RETRY-1            i i' p! p' | i i' p! p'              FAILED in PRE_BUILD, go on with 2
-        pre_build  exit 1     RETRY-1-timed out  i i' p! p' | i i' p! p'              FAILED in PRE_BUILD, go on with 2
-        pre_build  exit 1     RETRY-1-refused    i i' p! p'                           FAILED in PRE_BUILD, go on with 2
-        build      exit 1     -                  i i' p p' b! b' o o' U               FAILED in BUILD, go on with 4
-        build      exit 1     ABORT              i i' p p' b! b'                      FAILED in BUILD, go on with 4
-        build      exit 1     CONTINUE           i i' p p' b! b' o o' U               FAILED in BUILD, go on with 4
-        build      exit 1     RETRY-1            i i' p p' b! b' | i i' p p' b! b' o o' U FAILED in BUILD, go on with 4
-        build      exit 1     RETRY-1-timed out  i i' p p' b! b' | i i' p p' b! b' o o' U FAILED in BUILD, go on with 4
-        build      exit 1     RETRY-1-refused    i i' p p' b! b' o o' U               FAILED in BUILD, go on with 4
-        post_build exit 1     -                  i i' p p' b b' o! o' U               FAILED in POST_BUILD, go on with 6
-        post_build exit 1     ABORT              i i' p p' b b' o! o'                 FAILED in POST_BUILD, go on with 6
-        post_build exit 1     CONTINUE           i i' p p' b b' o! o' U               FAILED in POST_BUILD, go on with 6
-        post_build exit 1     RETRY-1            i i' p p' b b' o! o' | i i' p p' b b' o! o' U FAILED in POST_BUILD, go on with 6
-        post_build exit 1     RETRY-1-timed out  i i' p p' b b' o! o' | i i' p p' b b' o! o' U FAILED in POST_BUILD, go on with 6
-        post_build exit 1     RETRY-1-refused    i i' p p' b b' o! o' U               FAILED in POST_BUILD, go on with 6
-        install    fails once RETRY-1            i! i' | i i' p p' b b' o o' U        SUCCEEDED
-        install    fails once RETRY-1-timed out  i! i' | i i' p p' b b' o o' U        SUCCEEDED
-        install    fails once RETRY-1-refused    i! i'                                FAILED in INSTALL, go on with 0
-        pre_build  fails once RETRY-1            i i' p! p' | i i' p p' b b' o o' U   SUCCEEDED
-        pre_build  fails once RETRY-1-timed out  i i' p! p' | i i' p p' b b' o o' U   SUCCEEDED
-        pre_build  fails once RETRY-1-refused    i i' p! p'                           FAILED in PRE_BUILD, go on with 2
-        build      fails once RETRY-1            i i' p p' b! b' | i i' p p' b b' o o' U SUCCEEDED
-        build      fails once RETRY-1-timed out  i i' p p' b! b' | i i' p p' b b' o o' U SUCCEEDED
-        build      fails once RETRY-1-refused    i i' p p' b! b' o o' U               FAILED in BUILD, go on with 4
-        post_build fails once RETRY-1            i i' p p' b b' o! o' | i i' p p' b b' o o' U SUCCEEDED
-        post_build fails once RETRY-1-timed out  i i' p p' b b' o! o' | i i' p p' b b' o o' U SUCCEEDED
-        post_build fails once RETRY-1-refused    i i' p p' b b' o! o' U               FAILED in POST_BUILD, go on with 6
-        install    stop 2     any                i!                                   STOPPED in INSTALL, go on with 0
-        pre_build  stop 2     any                i i' p!                              STOPPED in PRE_BUILD, go on with 2
-        build      stop 2     any                i i' p p' b!                         STOPPED in BUILD, go on with 4
-        post_build stop 2     any                i i' p p' b b' o!                    STOPPED in POST_BUILD, go on with 6
-        install    timeout    any                i!                                   TIMED_OUT in INSTALL, go on with 0
-        pre_build  timeout    any                i i' p!                              TIMED_OUT in PRE_BUILD, go on with 2
-        build      timeout    any                i i' p p' b!                         TIMED_OUT in BUILD, go on with 4
-        post_build timeout    any                i i' p p' b b' o!                    TIMED_OUT in POST_BUILD, go on with 6
+        install    exit 0     any                i i' p p' b b' o o' U                          SUCCEEDED
+        pre_build  exit 0     any                i i' p p' b b' o o' U                          SUCCEEDED
+        build      exit 0     any                i i' p p' b b' o o' U                          SUCCEEDED
+        post_build exit 0     any                i i' p p' b b' o o' U                          SUCCEEDED
+        install    exit 1     -                  i! i'                                          FAILED in INSTALL, go on with 0
+        install    exit 1     ABORT              i! i'                                          FAILED in INSTALL, go on with 0
+        install    exit 1     CONTINUE           i! i' p p' b b' o o' U                         FAILED in INSTALL, go on with 0
+        install    exit 1     RETRY-1            i! i' | i! i'                                  FAILED in INSTALL, go on with 0
+        install    exit 1     RETRY-1-timed out  i! i' | i! i'                                  FAILED in INSTALL, go on with 0
+        install    exit 1     RETRY-1-refused    i! i'                                          FAILED in INSTALL, go on with 0
+        pre_build  exit 1     -                  i i' p! p'                                     FAILED in PRE_BUILD, go on with 2
+        pre_build  exit 1     ABORT              i i' p! p'                                     FAILED in PRE_BUILD, go on with 2
+        pre_build  exit 1     CONTINUE           i i' p! p' b b' o o' U                         FAILED in PRE_BUILD, go on with 2
+        pre_build  exit 1     RETRY-1            i i' p! p' | i i' p! p'                        FAILED in PRE_BUILD, go on with 2
+        pre_build  exit 1     RETRY-1-timed out  i i' p! p' | i i' p! p'                        FAILED in PRE_BUILD, go on with 2
+        pre_build  exit 1     RETRY-1-refused    i i' p! p'                                     FAILED in PRE_BUILD, go on with 2
+        build      exit 1     -                  i i' p p' b! b' o o' U                         FAILED in BUILD, go on with 4
+        build      exit 1     ABORT              i i' p p' b! b'                                FAILED in BUILD, go on with 4
+        build      exit 1     CONTINUE           i i' p p' b! b' o o' U                         FAILED in BUILD, go on with 4
+        build      exit 1     RETRY-1            i i' p p' b! b' | i i' p p' b! b' o o' U       FAILED in BUILD, go on with 4
+        build      exit 1     RETRY-1-timed out  i i' p p' b! b' | i i' p p' b! b' o o' U       FAILED in BUILD, go on with 4
+        build      exit 1     RETRY-1-refused    i i' p p' b! b' o o' U                         FAILED in BUILD, go on with 4
+        post_build exit 1     -                  i i' p p' b b' o! o' U                         FAILED in POST_BUILD, go on with 6
+        post_build exit 1     ABORT              i i' p p' b b' o! o'                           FAILED in POST_BUILD, go on with 6
+        post_build exit 1     CONTINUE           i i' p p' b b' o! o' U                         FAILED in POST_BUILD, go on with 6
+        post_build exit 1     RETRY-1            i i' p p' b b' o! o' | i i' p p' b b' o! o' U  FAILED in POST_BUILD, go on with 6
+        post_build exit 1     RETRY-1-timed out  i i' p p' b b' o! o' | i i' p p' b b' o! o' U  FAILED in POST_BUILD, go on with 6
+        post_build exit 1     RETRY-1-refused    i i' p p' b b' o! o' U                         FAILED in POST_BUILD, go on with 6
+        install    fails once RETRY-1            i! i' | i i' p p' b b' o o' U                  SUCCEEDED
+        install    fails once RETRY-1-timed out  i! i' | i i' p p' b b' o o' U                  SUCCEEDED
+        install    fails once RETRY-1-refused    i! i'                                          FAILED in INSTALL, go on with 0
+        pre_build  fails once RETRY-1            i i' p! p' | i i' p p' b b' o o' U             SUCCEEDED
+        pre_build  fails once RETRY-1-timed out  i i' p! p' | i i' p p' b b' o o' U             SUCCEEDED
+        pre_build  fails once RETRY-1-refused    i i' p! p'                                     FAILED in PRE_BUILD, go on with 2
+        build      fails once RETRY-1            i i' p p' b! b' | i i' p p' b b' o o' U        SUCCEEDED
+        build      fails once RETRY-1-timed out  i i' p p' b! b' | i i' p p' b b' o o' U        SUCCEEDED
+        build      fails once RETRY-1-refused    i i' p p' b! b' o o' U                         FAILED in BUILD, go on with 4
+        post_build fails once RETRY-1            i i' p p' b b' o! o' | i i' p p' b b' o o' U   SUCCEEDED
+        post_build fails once RETRY-1-timed out  i i' p p' b b' o! o' | i i' p p' b b' o o' U   SUCCEEDED
+        post_build fails once RETRY-1-refused    i i' p p' b b' o! o' U                         FAILED in POST_BUILD, go on with 6
+        install    stop 2     any                i!                                             STOPPED in INSTALL, go on with 0
+        pre_build  stop 2     any                i i' p!                                        STOPPED in PRE_BUILD, go on with 2
+        build      stop 2     any                i i' p p' b!                                   STOPPED in BUILD, go on with 4
+        post_build stop 2     any                i i' p p' b b' o!                              STOPPED in POST_BUILD, go on with 6
+        install    timeout    any                i!                                             TIMED_OUT in INSTALL, go on with 0
+        pre_build  timeout    any                i i' p!                                        TIMED_OUT in PRE_BUILD, go on with 2
+        build      timeout    any                i i' p p' b!                                   TIMED_OUT in BUILD, go on with 4
+        post_build timeout    any                i i' p p' b b' o!                              TIMED_OUT in POST_BUILD, go on with 6
     "#]].assert_eq(&table);
     // How a command fails does not matter.
     let (mut exited, mut killed) = (String::new(), String::new());
@@ -165,22 +165,22 @@ fn what_was_chosen_has_its_consequences() {
     rows(&mut table, "exit 1", &["RETRY-1"], choices);
     rows(&mut table, "fails once", &["RETRY-1"], choices);
     expect![[r#"
-        install    exit 1     CONTINUE           i! i' p p' b b' o o' U               SUCCEEDED
-        pre_build  exit 1     CONTINUE           i i' p! p' b b' o o' U               SUCCEEDED
-        build      exit 1     CONTINUE           i i' p p' b! b' o o' U               SUCCEEDED
-        post_build exit 1     CONTINUE           i i' p p' b b' o! o' U               SUCCEEDED
-        install    exit 1     ABORT              i! i' U                              FAILED in INSTALL, go on with 0
-        pre_build  exit 1     ABORT              i i' p! p' U                         FAILED in PRE_BUILD, go on with 2
-        build      exit 1     ABORT              i i' p p' b! b' U                    FAILED in BUILD, go on with 4
-        post_build exit 1     ABORT              i i' p p' b b' o! o' U               FAILED in POST_BUILD, go on with 6
-        install    exit 1     RETRY-1            i! i' | i! i'                        FAILED in INSTALL, go on with 0
-        pre_build  exit 1     RETRY-1            i i' p! p' | p! p'                   FAILED in PRE_BUILD, go on with 2
-        build      exit 1     RETRY-1            i i' p p' b! b' | b! b' o o' U       FAILED in BUILD, go on with 4
-        post_build exit 1     RETRY-1            i i' p p' b b' o! o' | o! o' U       FAILED in POST_BUILD, go on with 6
-        install    fails once RETRY-1            i! i' | i i' p p' b b' o o' U        SUCCEEDED
-        pre_build  fails once RETRY-1            i i' p! p' | p p' b b' o o' U        SUCCEEDED
-        build      fails once RETRY-1            i i' p p' b! b' | b b' o o' U        SUCCEEDED
-        post_build fails once RETRY-1            i i' p p' b b' o! o' | o o' U        SUCCEEDED
+        install    exit 1     CONTINUE           i! i' p p' b b' o o' U                         SUCCEEDED
+        pre_build  exit 1     CONTINUE           i i' p! p' b b' o o' U                         SUCCEEDED
+        build      exit 1     CONTINUE           i i' p p' b! b' o o' U                         SUCCEEDED
+        post_build exit 1     CONTINUE           i i' p p' b b' o! o' U                         SUCCEEDED
+        install    exit 1     ABORT              i! i' U                                        FAILED in INSTALL, go on with 0
+        pre_build  exit 1     ABORT              i i' p! p' U                                   FAILED in PRE_BUILD, go on with 2
+        build      exit 1     ABORT              i i' p p' b! b' U                              FAILED in BUILD, go on with 4
+        post_build exit 1     ABORT              i i' p p' b b' o! o' U                         FAILED in POST_BUILD, go on with 6
+        install    exit 1     RETRY-1            i! i' | i! i'                                  FAILED in INSTALL, go on with 0
+        pre_build  exit 1     RETRY-1            i i' p! p' | p! p'                             FAILED in PRE_BUILD, go on with 2
+        build      exit 1     RETRY-1            i i' p p' b! b' | b! b' o o' U                 FAILED in BUILD, go on with 4
+        post_build exit 1     RETRY-1            i i' p p' b b' o! o' | o! o' U                 FAILED in POST_BUILD, go on with 6
+        install    fails once RETRY-1            i! i' | i i' p p' b b' o o' U                  SUCCEEDED
+        pre_build  fails once RETRY-1            i i' p! p' | p p' b b' o o' U                  SUCCEEDED
+        build      fails once RETRY-1            i i' p p' b! b' | b b' o o' U                  SUCCEEDED
+        post_build fails once RETRY-1            i i' p p' b b' o! o' | o o' U                  SUCCEEDED
     "#]].assert_eq(&table);
 }
 
