@@ -1,5 +1,8 @@
 //! What comes before the first phase: what is known is told, secrets are fetched, the shell
 //! begins, and runtimes are selected.
+//!
+//! **Architecture invariant:** values that nobody must see are told as such before anything that
+//! could show them happens.
 
 use crate::{
     event::Event,

@@ -1,4 +1,7 @@
 //! The variables that a build tells at its end.
+//!
+//! **Architecture invariant:** values go to an event and to the report as they are. Masking them is
+//! for those who show them.
 
 use std::ffi::OsString;
 

@@ -1,4 +1,6 @@
 //! The commands of a phase, and where people look at them.
+//!
+//! **Architecture invariant:** nothing runs after a stop, a timeout, or an end at a breakpoint.
 
 use crate::{
     buildspec::Command,

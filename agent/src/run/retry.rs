@@ -1,4 +1,7 @@
 //! Whether a phase that failed is tried again, and the end of the output that may decide it.
+//!
+//! **Architecture invariant:** no output is kept unless a pattern wants it, and then no more than a
+//! fixed amount.
 
 use crate::{
     choice::RetryScope,

@@ -1,4 +1,6 @@
 //! Collecting and packing the artifacts, one after another.
+//!
+//! **Architecture invariant:** knows no files and no places; those are for the port.
 
 use crate::{
     artifacts::{ArtifactsError, Selection},

@@ -122,6 +122,7 @@ fn the_output_of_the_first_command_that_failed_decides_about_another_try() {
         ("exit 0", "timed out -> fails once", 1),
         ("exit 1", "timed out -> exit 1", 0),
         ("timed out -> fails once", "refused -> fails once", 1),
+        ("[timed out -> fails once, refused -> exit 1]", "exit 0", 1),
     ] {
         let text = format!(
             "version: 0.2\nphases: {{build: {{commands: {commands}, finally: {finally}}}}}\n"

@@ -107,3 +107,14 @@ fn artifacts_that_fail_do_not_keep_others_from_being_packed() {
     };
     assert_eq!(identifier, "two");
 }
+
+#[test]
+fn variables_are_told_once_after_the_last_try() {
+    let mut case = Case::new("version: 0.2\nphases: {post_build: {commands: fails twice}}\n");
+    case.phase(Phase::PostBuild).on_failure = Some(retry(2, None));
+    case.buildspec.exported = vec![ExportedName { name: "A".into(), place: PLACE }];
+    case.shell.variables = [("A", "1")].into();
+    let mut told = 0;
+    case.run(&mut |event| told += i32::from(matches!(event, Event::VariablesExported(_)))).unwrap();
+    assert_eq!(told, 1);
+}
