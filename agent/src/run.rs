@@ -336,9 +336,10 @@ impl Build<'_> {
             }
             (None, Some(failure)) => Outcome::Failed(failure),
         };
-        let resume = match (&outcome, self.course.commands.first) {
-            (Outcome::Succeeded, _) | (_, FirstFailed::None | FirstFailed::Elsewhere) => None,
-            (_, FirstFailed::At(point)) => Some(point),
+        // A failure that is forgiven, or followed by another try, leaves none.
+        let resume = match self.course.commands.first {
+            FirstFailed::At(point) => Some(point),
+            FirstFailed::None | FirstFailed::Elsewhere => None,
         };
         Ok(Report { outcome, artifacts: self.packed, exported: self.exported, resume })
     }

@@ -393,6 +393,25 @@ artifacts: {files: x}
 }
 
 #[test]
+fn an_end_in_finally_counts_more_than_a_failure_before_it() {
+    for (commands, finally, want) in [
+        ("exit 1", "stop 2", "Stopped { stage: Commands(Install), signal: 2 }, Some(0)"),
+        ("exit 1", "timeout", "TimedOut { stage: Commands(Install) }, Some(0)"),
+        ("exit 0", "stop 2", "Stopped { stage: Commands(Install), signal: 2 }, None"),
+        ("exit 0", "timeout", "TimedOut { stage: Commands(Install) }, None"),
+    ] {
+        let text = format!(
+            "version: 0.2\nphases: {{install: {{commands: {commands}, finally: [{finally}, exit 0]}}}}\n"
+        );
+        let mut case = Case::new(&text);
+        let report = case.run(&mut |_| {}).unwrap();
+        let resume = report.resume.map(|it| it.step);
+        assert_eq!(format!("{:?}, {resume:?}", report.outcome), want);
+        assert_eq!(case.shell.ran, 2);
+    }
+}
+
+#[test]
 fn artifacts_are_expanded_by_the_shell() {
     check(
         "version: 0.2
