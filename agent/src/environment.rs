@@ -7,8 +7,8 @@
 //!
 //! Inside of a build of CodeBuild, which is where the caller has a `CODEBUILD_BUILD_ARN` and no
 //! `CODEBUILD_LOCAL_BUILD`, the caller's `CODEBUILD_*` variables stay as they are: the identity of
-//! that build is what its commands ask for. Only `CODEBUILD_SRC_DIR` and
-//! `CODEBUILD_BUILD_SUCCEEDING` are those of the build that runs here.
+//! that build is what its commands ask for. Only `CODEBUILD_SRC_DIR`, what is told of secondary
+//! sources, and `CODEBUILD_BUILD_SUCCEEDING` are those of the build that runs here.
 
 use std::{
     collections::BTreeMap,
@@ -54,6 +54,40 @@ pub struct Facts {
     pub source_repo_url: Option<String>,
     /// The AWS region, if one is set.
     pub region: Option<String>,
+    /// The name of the build's log, if it has one: its stream, with what the project has before it.
+    pub log_path: Option<String>,
+    /// The project that the build is of, if it is of one.
+    pub project: Option<ProjectFacts>,
+    /// The sources beside the one with the buildspec.
+    pub secondary_sources: Vec<SecondarySource>,
+}
+
+/// What a project of CodeBuild says of its builds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectFacts {
+    /// Its name.
+    pub name: String,
+    /// The number of the AWS account that it is in.
+    pub account: Option<String>,
+    /// The image that its builds run in on AWS.
+    pub image: Option<String>,
+    /// The key that its artifacts are encrypted with.
+    pub encryption_key: Option<String>,
+}
+
+/// A source beside the one with the buildspec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecondarySource {
+    /// What it is called: a part of the names of its variables.
+    pub identifier: String,
+    /// The folder with it.
+    pub directory: PathBuf,
+    /// The branch, tag, or commit that was asked for, if that is known.
+    pub version: Option<String>,
+    /// The commit that it is at, if it is a checkout.
+    pub resolved_version: Option<String>,
+    /// Where it comes from, if that is known.
+    pub repo_url: Option<String>,
 }
 
 /// Why variables cannot be given to a build.
@@ -74,6 +108,12 @@ pub enum EnvironmentError {
     /// No process can have a variable of that value.
     #[error("the value of the variable `{name}` holds a NUL character")]
     Value {
+        /// The name of the variable.
+        name: String,
+    },
+    /// Those who fetch secrets left it out.
+    #[error("the variable `{name}` got no value")]
+    NoValue {
         /// The name of the variable.
         name: String,
     },
@@ -125,7 +165,10 @@ impl Environment {
             variables.extend(base.iter().filter(|it| is_of_codebuild(&it.0)).cloned());
             variables.remove(OsStr::new("CODEBUILD_LAST_EXIT"));
         } else {
-            variables.extend(identity(facts));
+            variables.extend(identity(facts)?);
+        }
+        for source in &facts.secondary_sources {
+            variables.extend(secondary(source)?);
         }
         variables.insert("CODEBUILD_BUILD_SUCCEEDING".into(), "1".into());
         variables.insert("CODEBUILD_SRC_DIR".into(), facts.source.clone().into());
@@ -142,12 +185,26 @@ impl Environment {
 
     /// The same with the values of all variables that are [`wanted`](Self::wanted), in their
     /// order.
-    #[must_use]
-    pub fn with_secrets(mut self, values: Vec<Secret>) -> Self {
-        for (wanted, value) in self.wanted.drain(..).zip(values) {
-            self.variables.insert(wanted.variable.into(), value.expose().into());
+    pub fn with_secrets(mut self, values: Vec<Secret>) -> Result<Self, EnvironmentError> {
+        let mut values = values.into_iter();
+        for Wanted { variable: name, .. } in std::mem::take(&mut self.wanted) {
+            let Some(value) = values.next() else { return Err(EnvironmentError::NoValue { name }) };
+            if value.expose().contains('\0') {
+                return Err(EnvironmentError::Value { name });
+            }
+            self.variables.insert(name.into(), value.expose().into());
             self.secrets.push(value);
         }
+        Ok(self)
+    }
+
+    /// The same after earlier commands, which set the variables of `set` and unset those of
+    /// `unset`; all others, secrets above all, are as they are for a build that begins.
+    #[must_use]
+    pub fn after(mut self, set: &[(OsString, OsString)], unset: &[OsString]) -> Self {
+        self.variables.retain(|name, _| !unset.contains(name));
+        self.variables.extend(set.iter().cloned());
+        self.variables.insert("CODEBUILD_BUILD_SUCCEEDING".into(), "1".into());
         self
     }
 
@@ -181,6 +238,12 @@ fn check(name: &str, value: &str) -> Result<(), EnvironmentError> {
     Ok(())
 }
 
+/// Whether shells can have a variable of that name.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    let is_letter = |it: char| it.is_ascii_alphabetic() || it == '_';
+    name.starts_with(is_letter) && name.chars().all(|it| is_letter(it) || it.is_ascii_digit())
+}
+
 /// Whether these are the variables of a build that CodeBuild itself runs.
 fn is_in_codebuild(base: &[(OsString, OsString)]) -> bool {
     let is_set = |name: &str| base.iter().any(|it| it.0 == name);
@@ -189,27 +252,62 @@ fn is_in_codebuild(base: &[(OsString, OsString)]) -> bool {
 
 /// What CodeBuild tells about a build, as far as it means something here (CodeBuild user guide,
 /// "Environment variables in build environments").
-fn identity(facts: &Facts) -> Vec<(OsString, OsString)> {
+fn identity(facts: &Facts) -> Result<Vec<(OsString, OsString)>, EnvironmentError> {
     let region = facts.region.as_deref().unwrap_or(NO_REGION);
-    let id = format!("local:{}", facts.build_uuid);
-    let arn = format!("arn:aws:codebuild:{region}:{NO_ACCOUNT}:build/{id}");
-    let mut variables: Vec<(OsString, OsString)> = vec![
-        ("CODEBUILD_BUILD_ARN".into(), arn.into()),
-        ("CODEBUILD_BUILD_ID".into(), id.into()),
-        ("CODEBUILD_BUILD_NUMBER".into(), facts.build_number.to_string().into()),
-        ("CODEBUILD_CI".into(), "true".into()),
-        ("CODEBUILD_INITIATOR".into(), facts.initiator.clone().into()),
-        ("CODEBUILD_LOCAL_BUILD".into(), "true".into()),
-        ("CODEBUILD_START_TIME".into(), facts.start_time.to_string().into()),
-    ];
-    for (name, value) in [
-        ("CODEBUILD_RESOLVED_SOURCE_VERSION", &facts.resolved_source_version),
-        ("CODEBUILD_SOURCE_REPO_URL", &facts.source_repo_url),
-        ("CODEBUILD_SOURCE_VERSION", &facts.source_version),
-    ] {
-        variables.extend(value.as_ref().map(|value| (name.into(), value.into())));
+    let project = facts.project.as_ref();
+    let id = format!("{}:{}", project.map_or("local", |it| &it.name), facts.build_uuid);
+    let account = project.and_then(|it| it.account.as_deref()).unwrap_or(NO_ACCOUNT);
+    let arn = format!("arn:aws:codebuild:{region}:{account}:build/{id}");
+    let text = |it: &str| Some(it.to_owned());
+    texts([
+        ("CODEBUILD_BUILD_ARN", text(&arn)),
+        ("CODEBUILD_BUILD_ID", text(&id)),
+        ("CODEBUILD_BUILD_IMAGE", project.and_then(|it| it.image.clone())),
+        ("CODEBUILD_BUILD_NUMBER", text(&facts.build_number.to_string())),
+        ("CODEBUILD_CI", text("true")),
+        ("CODEBUILD_INITIATOR", text(&facts.initiator)),
+        ("CODEBUILD_KMS_KEY_ID", project.and_then(|it| it.encryption_key.clone())),
+        ("CODEBUILD_LOCAL_BUILD", text("true")),
+        ("CODEBUILD_LOG_PATH", facts.log_path.clone()),
+        ("CODEBUILD_RESOLVED_SOURCE_VERSION", facts.resolved_source_version.clone()),
+        ("CODEBUILD_SOURCE_REPO_URL", facts.source_repo_url.clone()),
+        ("CODEBUILD_SOURCE_VERSION", facts.source_version.clone()),
+        ("CODEBUILD_START_TIME", text(&facts.start_time.to_string())),
+    ])
+}
+
+/// What is told about a secondary source.
+fn secondary(source: &SecondarySource) -> Result<Vec<(OsString, OsString)>, EnvironmentError> {
+    let name_of = |name: &str| format!("{name}_{}", source.identifier);
+    let directory = name_of("CODEBUILD_SRC_DIR");
+    if directory.contains(['=', '\0']) {
+        return Err(EnvironmentError::Name { name: directory });
     }
-    variables
+    let [resolved, url, version] = [
+        name_of("CODEBUILD_RESOLVED_SOURCE_VERSION"),
+        name_of("CODEBUILD_SOURCE_REPO_URL"),
+        name_of("CODEBUILD_SOURCE_VERSION"),
+    ];
+    let mut variables = texts([
+        (resolved.as_str(), source.resolved_version.clone()),
+        (url.as_str(), source.repo_url.clone()),
+        (version.as_str(), source.version.clone()),
+    ])?;
+    variables.push((directory.into(), source.directory.clone().into()));
+    Ok(variables)
+}
+
+/// Those variables that have a value, which must be one that a process can have.
+fn texts<const N: usize>(
+    variables: [(&str, Option<String>); N],
+) -> Result<Vec<(OsString, OsString)>, EnvironmentError> {
+    let pairs = variables.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    pairs
+        .map(|(name, value)| match value.contains('\0') {
+            true => Err(EnvironmentError::Value { name: name.to_owned() }),
+            false => Ok((name.into(), value.into())),
+        })
+        .collect()
 }
 
 fn join_path(first: &Path, rest: &OsStr) -> OsString {
@@ -228,7 +326,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::source::Place;
+    use crate::{secret::Reference, source::Place};
 
     #[track_caller]
     fn check(base: &[(&str, &str)], file: &[(&str, &str)], flags: &[(&str, &str)], want: Expect) {
@@ -409,5 +507,127 @@ mod tests {
             the value of the variable `X` holds a NUL character
         "#]],
         );
+    }
+
+    fn drawn(environment: &Environment) -> String {
+        environment.iter().fold(String::new(), |mut out, (name, value)| {
+            writeln!(out, "{}={}", name.display(), value.display()).unwrap();
+            out
+        })
+    }
+
+    fn facts_of_a_project() -> Facts {
+        Facts {
+            source: "/src".into(),
+            build_number: 7,
+            build_uuid: "00000000-0000-0000-0000-000000000000".into(),
+            region: Some("eu-west-1".into()),
+            log_path: Some("builds/00000000".into()),
+            project: Some(ProjectFacts {
+                name: "shop".into(),
+                account: Some("123456789012".into()),
+                image: Some("aws/codebuild/standard:7.0".into()),
+                encryption_key: Some("arn:aws:kms:eu-west-1:123456789012:alias/aws/s3".into()),
+            }),
+            secondary_sources: vec![SecondarySource {
+                identifier: "tools".into(),
+                directory: "/tools".into(),
+                version: Some("main".into()),
+                resolved_version: None,
+                repo_url: Some("https://example.com/tools".into()),
+            }],
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn a_build_of_a_project_knows_it_and_its_sources() {
+        let made = Environment::new(&[], &[], &facts_of_a_project(), Path::new("/p")).unwrap();
+        expect![[r#"
+            AWS_DEFAULT_REGION=eu-west-1
+            AWS_REGION=eu-west-1
+            CODEBUILD_BUILD_ARN=arn:aws:codebuild:eu-west-1:123456789012:build/shop:00000000-0000-0000-0000-000000000000
+            CODEBUILD_BUILD_ID=shop:00000000-0000-0000-0000-000000000000
+            CODEBUILD_BUILD_IMAGE=aws/codebuild/standard:7.0
+            CODEBUILD_BUILD_NUMBER=7
+            CODEBUILD_BUILD_SUCCEEDING=1
+            CODEBUILD_CI=true
+            CODEBUILD_INITIATOR=
+            CODEBUILD_KMS_KEY_ID=arn:aws:kms:eu-west-1:123456789012:alias/aws/s3
+            CODEBUILD_LOCAL_BUILD=true
+            CODEBUILD_LOG_PATH=builds/00000000
+            CODEBUILD_SOURCE_REPO_URL_tools=https://example.com/tools
+            CODEBUILD_SOURCE_VERSION_tools=main
+            CODEBUILD_SRC_DIR=/src
+            CODEBUILD_SRC_DIR_tools=/tools
+            CODEBUILD_START_TIME=0
+            PATH=/p:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        "#]]
+        .assert_eq(&drawn(&made));
+    }
+
+    #[test]
+    fn facts_that_no_process_can_have_are_refused_by_name() {
+        let refused = |change: fn(&mut Facts)| {
+            let mut facts = facts_of_a_project();
+            change(&mut facts);
+            Environment::new(&[], &[], &facts, Path::new("/p")).unwrap_err().to_string()
+        };
+        let value = "the value of the variable `CODEBUILD_SOURCE_VERSION` holds a NUL character";
+        assert_eq!(refused(|it| it.source_version = Some("a\0".into())), value);
+        let value =
+            "the value of the variable `CODEBUILD_SOURCE_VERSION_tools` holds a NUL character";
+        assert_eq!(refused(|it| it.secondary_sources[0].version = Some("\0".into())), value);
+        let name = "`CODEBUILD_SRC_DIR_a=b` cannot be the name of a variable";
+        assert_eq!(refused(|it| it.secondary_sources[0].identifier = "a=b".into()), name);
+    }
+
+    fn with_secrets(values: &[&str]) -> Result<Environment, EnvironmentError> {
+        let variable = |name: &str, value| Variable { name: name.into(), value, place: None };
+        let secret = |it: &str| Value::Secret(Reference::Parameter(it.into()));
+        let layer = [
+            variable("B", secret("/b")),
+            variable("A", secret("/a")),
+            variable("C", secret("/c")),
+            variable("C", Value::Plain("plain".into())),
+        ];
+        let base = [("A".into(), "base".into()), ("HOME".into(), "/h".into())];
+        let facts = Facts::default();
+        let made = Environment::new(&base, &[&layer], &facts, Path::new("/p")).unwrap();
+        assert_eq!(made.value("A"), None);
+        let values = values.iter().map(|it| Secret::new((*it).to_owned())).collect();
+        made.with_secrets(values)
+    }
+
+    #[test]
+    fn secrets_become_values_in_the_order_in_which_they_were_wanted() {
+        let made = with_secrets(&["one", "two"]).unwrap();
+        for (name, want) in [("A", "one"), ("B", "two"), ("C", "plain")] {
+            assert_eq!(made.value(name), Some(OsStr::new(want)));
+        }
+        assert_eq!(made.wanted(), []);
+        assert_eq!(made.secrets().len(), 2);
+        assert_eq!(with_secrets(&["one"]), Err(EnvironmentError::NoValue { name: "B".into() }));
+        let refused = with_secrets(&["one", "tw\0o"]).unwrap_err();
+        assert_eq!(refused, EnvironmentError::Value { name: "B".into() });
+    }
+
+    #[test]
+    fn what_earlier_commands_changed_wins_and_all_else_comes_anew() {
+        let made = with_secrets(&["one", "two"]).unwrap();
+        let pair = |(name, value): (&str, &str)| (name.into(), value.into());
+        let set = [("A", "1"), ("NEW", "2"), ("CODEBUILD_BUILD_SUCCEEDING", "0")].map(pair);
+        let after = made.after(&set, &["HOME".into(), "NONE".into()]);
+        for (name, want) in [
+            ("A", Some("1")),
+            ("B", Some("two")),
+            ("C", Some("plain")),
+            ("NEW", Some("2")),
+            ("HOME", None),
+            ("CODEBUILD_BUILD_SUCCEEDING", Some("1")),
+        ] {
+            assert_eq!(after.value(name), want.map(OsStr::new), "{name}");
+        }
+        assert_eq!(after.secrets().len(), 2);
     }
 }

@@ -87,6 +87,22 @@ pub enum Event<'a> {
         /// Whether it failed.
         failed: bool,
     },
+    /// The person left the shell, which ended like this; with a status other than 0, a build that
+    /// did not fail yet ends, too.
+    BreakpointLeft {
+        /// How.
+        end: End,
+    },
+    /// This variable is not told, since `CodeBuild` does not let it be exported.
+    ExportRefused {
+        /// Its name.
+        name: &'a str,
+    },
+    /// This variable is not told, since there is none of that name at the end of the build.
+    ExportUnset {
+        /// Its name.
+        name: &'a str,
+    },
     /// These variables have these values at the end of the build.
     VariablesExported(&'a [(String, String)]),
     /// A command begins.

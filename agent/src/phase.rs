@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use crate::choice::{AfterAbort, Choices};
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::choice::{AfterAbort, Choices, RetryScope};
 
 /// A part of a build that a buildspec has commands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +66,24 @@ pub struct Retry {
     pub pattern: Option<String>,
 }
 
+impl Retry {
+    /// The pattern, if there is one.
+    ///
+    /// Classes such as `\d` are those of ASCII, as they are for `CodeBuild`, and output need not be
+    /// UTF-8. Patterns that mean nothing then, such as `\pL`, are read with the tables of Unicode.
+    pub fn regex(&self) -> Result<Option<Regex>, regex::Error> {
+        let Some(pattern) = &self.pattern else { return Ok(None) };
+        let read = |unicode| RegexBuilder::new(pattern).unicode(unicode).build();
+        read(false).or_else(|_| read(true)).map(Some)
+    }
+
+    /// Whether it is of use after a failure with this output.
+    pub fn applies_to(&self, output: &[u8]) -> bool {
+        // One that is no pattern matches nothing; a plan refuses to have it.
+        self.regex().is_ok_and(|it| it.is_none_or(|it| it.is_match(output)))
+    }
+}
+
 impl Phase {
     /// All phases, in the order in which they run.
     pub const ALL: [Self; 4] = [Self::Install, Self::PreBuild, Self::Build, Self::PostBuild];
@@ -113,6 +133,15 @@ impl Stage {
             (Self::Commands(Build), _) => Some(Self::Commands(PostBuild)),
             (Self::Commands(PostBuild), _) => Some(Self::UploadArtifacts),
             (Self::UploadArtifacts, _) | (_, State::Failed) => None,
+        }
+    }
+
+    /// The stage that comes after this one if it is to be tried again.
+    #[must_use]
+    pub fn again(self, scope: RetryScope) -> Self {
+        match scope {
+            RetryScope::Build => Self::Commands(Phase::Install),
+            RetryScope::Phase => self,
         }
     }
 }
@@ -202,6 +231,27 @@ mod tests {
         ] {
             check(stage, State::Stopped, want);
         }
+    }
+
+    #[test]
+    fn a_pattern_is_searched_in_output_that_may_be_anything() {
+        for (pattern, output, want) in [
+            (None, "", true),
+            (Some("time"), "connection timed out", true),
+            (Some("^time"), "connection timed out", false),
+            (Some(".*timed out.*"), "one\nconnection timed out\ntwo", true),
+            (Some("(?i)TIMED"), "connection timed out", true),
+            (Some(r"5\d\d"), "HTTP 503", true),
+            (Some(r"5\d\d"), "HTTP 5٣٣", false),
+            (Some("é"), "é", true),
+            (Some("[é]"), "é", true),
+            (Some("("), "(", false),
+        ] {
+            let retry = Retry { count: 1, pattern: pattern.map(str::to_owned) };
+            assert_eq!(retry.applies_to(output.as_bytes()), want, "{pattern:?} {output}");
+        }
+        let retry = Retry { count: 1, pattern: Some("a.b".into()) };
+        assert!(retry.applies_to(b"\xff a\xffb"));
     }
 
     #[test]

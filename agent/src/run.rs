@@ -1,18 +1,53 @@
 //! Runs a build: the one loop that does things.
 //!
+//! Read in this order: here (the loop, and what comes of it), `download` (what comes before the
+//! first phase), `phase` (commands, and where people look at them), `retry` (whether to try
+//! again), `export` and `upload` (what a build leaves behind).
+//!
+//! Where AWS is silent:
+//! - A build that is tried again starts with the variables and in the folder that it started with;
+//!   its files are as the try before has left them. Each phase counts its own tries. Runtimes are
+//!   selected again.
+//! - A phase that is tried again by itself is told nothing of its own failure.
+//! - A person who leaves a breakpoint with a status other than 0 ends the build, unless a command
+//!   failed there: then the build goes on as it would have.
+//! - Nothing comes after a stop, a timeout, or such an end: no `finally`, no artifacts.
+//!
 //! **Architecture invariant:** knows no words, no YAML, and no AWS. What can be decided before was
 //! decided in the [`Plan`]; what comes after what is in [`phase`](crate::phase).
+
+mod download;
+mod export;
+mod phase;
+mod retry;
+mod upload;
+
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use crate::{
-    artifacts::{Artifacts, ArtifactsError, Packed, Selection},
+    artifacts::{Artifacts, ArtifactsError, Packed},
     buildspec::Command,
+    choice::AfterContinue,
+    environment::{Environment, EnvironmentError},
     event::Event,
-    phase::{Phase, Stage, State},
+    phase::{OnFailure, Phase, Stage, State},
     plan::Plan,
-    shell::{Beginning, CommandLine, End, Expansion, Shell, ShellError, Snapshot},
+    secret::{Secrets, SecretsError},
+    shell::{End, Shell, ShellError, Snapshot},
 };
+use retry::{Again, Tail};
+
+/// Those who do what a build asks for.
+pub struct Ports<'a> {
+    /// Runs commands.
+    pub shell: &'a mut dyn Shell,
+    /// Fetches secrets.
+    pub secrets: &'a mut dyn Secrets,
+    /// Keeps artifacts.
+    pub artifacts: &'a mut dyn Artifacts,
+}
 
 /// What came of a build.
 #[derive(Debug)]
@@ -51,6 +86,11 @@ pub enum Outcome {
         /// The signal.
         signal: i32,
     },
+    /// It took too long.
+    TimedOut {
+        /// Which stage was running.
+        stage: Stage,
+    },
 }
 
 /// The first thing that failed in a build.
@@ -62,21 +102,40 @@ pub struct Failure {
     pub reason: Reason,
 }
 
-/// Why a stage failed.
+/// Why a stage failed, or was stopped by a person at a breakpoint.
 #[derive(Debug)]
 pub enum Reason {
-    /// A command did.
+    /// A secret cannot be had.
+    Secrets(SecretsError),
+    /// A secret cannot be the value of a variable.
+    Environment(EnvironmentError),
+    /// A command failed.
     Command {
         /// Which one.
         command: Command,
         /// How it ended.
         end: End,
     },
+    /// A person ended the build before a command.
+    Breakpoint {
+        /// Before which one.
+        command: Command,
+        /// How the person's shell ended.
+        end: End,
+    },
     /// There are no artifacts.
     Artifacts(ArtifactsError),
+    /// There are no artifacts of that name.
+    SecondaryArtifacts {
+        /// The name.
+        identifier: String,
+        /// Why.
+        error: ArtifactsError,
+    },
 }
 
-/// Why a build could not go on. A command that fails is an [`Outcome`], not an error.
+/// Why a build could not go on. A command that fails is an [`Outcome`], not an error, and so are
+/// artifacts that could not be kept, whoever is to blame: what else came of the build counts.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The shell cannot run commands.
@@ -87,220 +146,202 @@ pub enum RunError {
         /// What the shell says.
         source: ShellError,
     },
-    /// This machine cannot read or keep the artifacts.
-    #[error("the artifacts could not be kept")]
-    Artifacts {
-        /// What failed.
-        source: ArtifactsError,
+    /// A secret cannot be had; nothing ran.
+    #[error("the secrets of the build could not be fetched")]
+    Secrets {
+        /// Why not.
+        source: SecretsError,
+    },
+    /// A secret cannot be the value of a variable; nothing ran.
+    #[error("the secrets of the build could not be used")]
+    Environment {
+        /// Why not.
+        source: EnvironmentError,
     },
 }
 
 /// Runs the build that `plan` describes, and tells `emit` what happens.
 pub fn run(
     plan: &Plan,
-    shell: &mut dyn Shell,
-    artifacts: &mut dyn Artifacts,
+    ports: Ports<'_>,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, RunError> {
-    let mut build =
-        Build { plan, shell, artifacts, emit, succeeding: true, failure: None, packed: Vec::new() };
+    let Ports { shell, secrets, artifacts } = ports;
+    let mut build = Build {
+        plan,
+        ports: Ports { shell, secrets, artifacts },
+        emit,
+        environment: plan.environment().clone(),
+        course: Course::default(),
+        tries: BTreeMap::new(),
+        failed_output: None,
+        again: None,
+        interrupted: None,
+        packed: Vec::new(),
+        exported: Vec::new(),
+    };
     let mut next = Some(Stage::FIRST);
     while let Some(stage) = next {
-        match build.stage(stage)? {
-            Done::Ended(state) => next = stage.after(state, None, plan.choices()),
-            Done::Stopped(signal) => {
-                let outcome = Outcome::Stopped { stage, signal };
-                return Ok(build.report(outcome));
-            }
-        }
+        next = match plan.runs(stage) {
+            true => build.stage(stage)?,
+            false => build.skip(stage),
+        };
     }
-    let outcome = match build.failure.take() {
-        None => Outcome::Succeeded,
-        Some(Failure { reason: Reason::Artifacts(source), .. }) if source.is_of_the_machine() => {
-            return Err(RunError::Artifacts { source });
-        }
-        Some(failure) => Outcome::Failed(failure),
-    };
-    Ok(build.report(outcome))
+    build.report()
 }
 
 /// A build that runs.
 struct Build<'a> {
     plan: &'a Plan,
-    shell: &'a mut dyn Shell,
-    artifacts: &'a mut dyn Artifacts,
+    ports: Ports<'a>,
     emit: &'a mut dyn FnMut(Event<'_>),
-    /// Whether no command failed so far.
-    succeeding: bool,
-    /// The first thing that failed.
-    failure: Option<Failure>,
+    /// The variables of the first command; complete as soon as secrets are fetched.
+    environment: Environment,
+    course: Course,
+    /// How often each phase was tried again.
+    tries: BTreeMap<Phase, u8>,
+    /// What the first command that failed in this phase wrote at its end, if that is of interest.
+    failed_output: Option<Tail>,
+    /// What the phase that ended asks for.
+    again: Option<Again>,
+    /// How the build ended if nothing more may come.
+    interrupted: Option<Outcome>,
     packed: Vec<Packed>,
+    exported: Vec<(String, String)>,
 }
 
-/// How a stage ended, as far as the loop needs to know.
-enum Done {
-    Ended(State),
-    Stopped(i32),
+/// How a build is doing. One that is tried again begins with a new one.
+#[derive(Default)]
+struct Course {
+    /// The first thing that failed, if that counts.
+    failure: Option<Failure>,
+    commands: Commands,
+    /// Whether runtimes are to be selected before the next command.
+    wants_runtimes: bool,
+}
+
+/// What came of the commands that ran so far.
+#[derive(Clone, Default)]
+struct Commands {
+    /// Whether one failed: later ones are told.
+    failed: bool,
+    first: FirstFailed,
+}
+
+/// The first command that did not succeed.
+#[derive(Clone, Default)]
+enum FirstFailed {
+    /// There is none.
+    #[default]
+    None,
+    /// The build could go on with it.
+    At(ResumePoint),
+    /// The build could not go on with it.
+    Elsewhere,
 }
 
 /// Why a part of a stage ended early.
 enum Break {
     Failed(Reason),
+    /// Nothing may come after this, though nobody stopped the build.
+    Left(Reason),
     Stopped(i32),
+    TimedOut,
+    Broken(ShellError),
+}
+
+impl From<ShellError> for Break {
+    fn from(source: ShellError) -> Self {
+        Self::Broken(source)
+    }
 }
 
 impl Build<'_> {
-    fn report(self, outcome: Outcome) -> Report {
-        Report { outcome, artifacts: self.packed, exported: Vec::new(), resume: None }
-    }
-
-    fn stage(&mut self, stage: Stage) -> Result<Done, RunError> {
+    fn stage(&mut self, stage: Stage) -> Result<Option<Stage>, RunError> {
         (self.emit)(Event::StageStarted(stage));
         let ended = match stage {
-            Stage::DownloadSource => {
-                self.describe();
-                let (environment, directory) = (self.plan.environment(), self.plan.source());
-                self.shell
-                    .begin(Beginning { environment, directory })
-                    .map_err(|source| RunError::Shell { stage, source })?;
-                Ok(())
-            }
-            Stage::Commands(phase) => self.phase(phase)?,
-            Stage::UploadArtifacts => self.package()?,
+            Stage::DownloadSource => self.download(),
+            Stage::Commands(phase) => self.phase(phase),
+            Stage::UploadArtifacts => self.upload(),
         };
-        Ok(self.finish(stage, ended))
+        self.finish(stage, ended)
     }
 
-    fn finish(&mut self, stage: Stage, ended: Result<(), Break>) -> Done {
-        let mut tell = |state, reason: Option<&Reason>| {
-            (self.emit)(Event::StageFinished { stage, state, reason });
-        };
-        match ended {
-            Ok(()) => {
-                tell(State::Succeeded, None);
-                Done::Ended(State::Succeeded)
-            }
-            Err(Break::Failed(reason)) => {
-                tell(State::Failed, Some(&reason));
-                self.failure.get_or_insert(Failure { stage, reason });
-                Done::Ended(State::Failed)
-            }
-            Err(Break::Stopped(signal)) => {
-                tell(State::Stopped, None);
-                Done::Stopped(signal)
-            }
-        }
+    fn skip(&mut self, stage: Stage) -> Option<Stage> {
+        (self.emit)(Event::StageSkipped(stage));
+        stage.after(State::Succeeded, None, self.plan.choices())
     }
 
-    /// Tells what is known before anything runs.
-    fn describe(&mut self) {
-        let plan = self.plan;
-        let directory = plan.source();
-        (self.emit)(Event::SourceFound { directory, buildspec: plan.buildspec_path() });
-        for it in plan.phases().iter().filter(|it| it.commands.is_empty()) {
-            (self.emit)(Event::PhaseWithoutCommands(it.phase));
-        }
-        if !plan.unknown_keys().is_empty() {
-            (self.emit)(Event::UnknownKeys(plan.unknown_keys()));
-        }
-        if let Some(shell) = plan.shell_asked_for() {
-            (self.emit)(Event::ShellSelected(shell));
-        }
-        (self.emit)(Event::EnvironmentReady { directory });
-        (self.emit)(Event::PhasesFound(plan.phases().len()));
-        for it in plan.phases() {
-            let commands = it.commands.len();
-            (self.emit)(Event::PhaseFound { phase: it.phase, commands });
-        }
-    }
-
-    /// Runs the commands of a phase, and then its `finally`, whatever came before.
-    fn phase(&mut self, phase: Phase) -> Result<Result<(), Break>, RunError> {
-        let stage = Stage::Commands(phase);
-        let commands = self.commands(stage, self.plan.commands(phase))?;
-        if let Err(Break::Stopped(_)) = commands {
-            return Ok(commands);
-        }
-        let finally = self.commands(stage, self.plan.finally(phase))?;
-        Ok(match (commands, finally) {
-            (_, Err(Break::Stopped(signal))) => Err(Break::Stopped(signal)),
-            (commands, finally) => commands.and(finally),
-        })
-    }
-
-    /// Runs commands until one fails.
-    fn commands(
+    /// Tells how a stage ended, and decides what comes next.
+    fn finish(
         &mut self,
         stage: Stage,
-        commands: &[Command],
-    ) -> Result<Result<(), Break>, RunError> {
-        for command in commands {
-            let emit = &mut *self.emit;
-            emit(Event::CommandStarted(command));
-            let line = CommandLine {
-                text: &command.text,
-                succeeding: self.succeeding,
-                user: None,
-                carries: true,
-            };
-            let end = self
-                .shell
-                .run(line, &mut |bytes| emit(Event::Output(bytes)))
-                .map_err(|source| RunError::Shell { stage, source })?;
-            emit(Event::CommandFinished { command, end });
-            match end {
-                End::Exited(0) => {}
-                End::Stopped(signal) => return Ok(Err(Break::Stopped(signal))),
-                End::Exited(_) | End::Killed(_) | End::TimedOut => {
-                    self.succeeding = false;
-                    let reason = Reason::Command { command: command.clone(), end };
-                    return Ok(Err(Break::Failed(reason)));
-                }
-            }
+        ended: Result<(), Break>,
+    ) -> Result<Option<Stage>, RunError> {
+        let broken = |source| RunError::Shell { stage, source };
+        let (ended, reason) = self.meaning(stage, ended).map_err(broken)?;
+        (self.emit)(Event::StageFinished { stage, state: ended, reason: reason.as_ref() });
+        if let Some(again) = self.again.take() {
+            return self.try_again(again).map(Some).map_err(broken);
         }
-        Ok(Ok(()))
+        let on_failure = self.plan.on_failure(stage);
+        if let Some(reason) = reason {
+            self.note(Failure { stage, reason }, on_failure);
+        }
+        Ok(stage.after(ended, on_failure, self.plan.choices()))
     }
 
-    /// Collects and packs the artifacts, if the buildspec wants any.
-    fn package(&mut self) -> Result<Result<(), Break>, RunError> {
-        let packed = match self.select()? {
-            Ok(None) => return Ok(Ok(())),
-            Ok(Some(selection)) => {
-                let shell = &mut *self.shell;
-                self.artifacts.package(&selection, &mut || shell.stop_requested(), self.emit)
+    /// What it means that `stage` ended like this.
+    fn meaning(
+        &mut self,
+        stage: Stage,
+        ended: Result<(), Break>,
+    ) -> Result<(State, Option<Reason>), ShellError> {
+        Ok(match ended {
+            Ok(()) => (State::Succeeded, None),
+            Err(Break::Failed(reason)) => (State::Failed, Some(reason)),
+            Err(Break::Left(reason)) => (State::Stopped, Some(reason)),
+            Err(Break::Stopped(signal)) => {
+                self.interrupted = Some(Outcome::Stopped { stage, signal });
+                (State::Stopped, None)
             }
-            Err(err) => Err(err),
-        };
-        match packed {
-            Ok(packed) => {
-                self.packed.push(packed);
-                Ok(Ok(()))
+            Err(Break::TimedOut) => {
+                self.interrupted = Some(Outcome::TimedOut { stage });
+                (State::TimedOut, None)
             }
-            Err(ArtifactsError::Stopped { signal }) => Ok(Err(Break::Stopped(signal))),
-            Err(err) => Ok(Err(Break::Failed(Reason::Artifacts(err)))),
-        }
-    }
-
-    /// What to collect, as the shell expands it with the variables that the build ends with, in
-    /// the source folder.
-    fn select(&mut self) -> Result<Result<Option<Selection>, ArtifactsError>, RunError> {
-        let Some(artifacts) = self.plan.artifacts() else { return Ok(Ok(None)) };
-        let words = Selection::words(artifacts);
-        if words.is_empty() {
-            return Ok(Ok(Some(Selection::new(artifacts, &[]))));
-        }
-        let emit = &mut *self.emit;
-        let stage = Stage::UploadArtifacts;
-        let expansion = Expansion { words: &words, succeeding: self.succeeding };
-        let expanded = self
-            .shell
-            .expand(expansion, &mut |bytes| emit(Event::Output(bytes)))
-            .map_err(|source| RunError::Shell { stage, source })?;
-        Ok(match expanded {
-            Ok(values) => Ok(Some(Selection::new(artifacts, &values))),
-            Err(End::Stopped(signal)) => Err(ArtifactsError::Stopped { signal }),
-            Err(_) => Err(ArtifactsError::Expansion { text: words.join(" ") }),
+            Err(Break::Broken(source)) => return Err(source),
         })
+    }
+
+    /// Notes what failed, if it counts.
+    fn note(&mut self, failure: Failure, on_failure: Option<&OnFailure>) {
+        let passes = self.plan.choices().after_continue == AfterContinue::Pass;
+        let is_forgiven = passes && on_failure == Some(&OnFailure::Continue);
+        if !is_forgiven {
+            self.course.failure.get_or_insert(failure);
+        } else if self.course.failure.is_none() {
+            self.course.commands.first = FirstFailed::None;
+        }
+    }
+
+    fn report(self) -> Result<Report, RunError> {
+        let outcome = match (self.interrupted, self.course.failure) {
+            (Some(outcome), _) => outcome,
+            (None, None) => Outcome::Succeeded,
+            (None, Some(Failure { reason: Reason::Secrets(source), .. })) => {
+                return Err(RunError::Secrets { source });
+            }
+            (None, Some(Failure { reason: Reason::Environment(source), .. })) => {
+                return Err(RunError::Environment { source });
+            }
+            (None, Some(failure)) => Outcome::Failed(failure),
+        };
+        // A failure that is forgiven, or followed by another try, leaves none.
+        let resume = match self.course.commands.first {
+            FirstFailed::At(point) => Some(point),
+            FirstFailed::None | FirstFailed::Elsewhere => None,
+        };
+        Ok(Report { outcome, artifacts: self.packed, exported: self.exported, resume })
     }
 }
 

@@ -61,7 +61,7 @@ pub trait Shell {
     ) -> Result<End, ShellError>;
 
     /// What the shell makes of words, with the variables of the last command, but in the folder
-    /// where the first one started; the inner `Err` is how the shell ended if it could not.
+    /// with the source; the inner `Err` is how the shell ended if it could not.
     /// Commands that come later do not notice.
     fn expand(
         &mut self,
@@ -79,6 +79,9 @@ pub trait Shell {
 
     /// The signal with which someone asked the build to stop, if someone did.
     fn stop_requested(&mut self) -> Option<i32>;
+
+    /// Whether the build has taken as long as it may.
+    fn out_of_time(&mut self) -> bool;
 }
 
 /// What the first command starts with.
@@ -88,6 +91,8 @@ pub struct Beginning<'a> {
     pub environment: &'a Environment,
     /// Where it starts.
     pub directory: &'a Path,
+    /// The folder with the source, where words are expanded.
+    pub source: &'a Path,
 }
 
 /// What is carried from one command to the next.
@@ -228,7 +233,7 @@ pub struct Setup<'a> {
 pub struct LocalShell {
     folder: PrivateFolder,
     shell: PathBuf,
-    /// Where the first command started, and words are expanded.
+    /// The folder with the source, where words are expanded.
     source: PathBuf,
     /// Where the next command starts.
     directory: PathBuf,
@@ -430,7 +435,7 @@ impl Shell for LocalShell {
         let path = self.folder.variables();
         fs::write(&path, script::variables(beginning.environment))
             .map_err(|source| ShellError::File { path, source })?;
-        beginning.directory.clone_into(&mut self.source);
+        beginning.source.clone_into(&mut self.source);
         beginning.directory.clone_into(&mut self.directory);
         Ok(())
     }
@@ -477,6 +482,10 @@ impl Shell for LocalShell {
             self.read_stop();
         }
         self.stopped
+    }
+
+    fn out_of_time(&mut self) -> bool {
+        false
     }
 }
 

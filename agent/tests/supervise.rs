@@ -188,7 +188,7 @@ fn start_in(place: &Path, start: Start<'_>) -> Result<LocalShell, ShellError> {
         stop: start.stop,
     };
     let mut shell = LocalShell::start(folder, setup)?;
-    shell.begin(Beginning { environment: &environment, directory: &source })?;
+    shell.begin(Beginning { environment: &environment, directory: &source, source: &source })?;
     Ok(shell)
 }
 

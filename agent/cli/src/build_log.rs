@@ -122,6 +122,9 @@ fn messages(event: &Event<'_>) -> Vec<String> {
         | Event::SecretsKnown(_)
         | Event::StageSkipped(_)
         | Event::BreakpointReached { .. }
+        | Event::BreakpointLeft { .. }
+        | Event::ExportRefused { .. }
+        | Event::ExportUnset { .. }
         | Event::VariablesExported(_)
         | Event::ArtifactsSent { .. }
         | Event::ArtifactsWritten(_)
@@ -156,7 +159,12 @@ fn context(reason: &Reason) -> (&'static str, String) {
             let message = format!("Error while executing command: {}. Reason: {how}", command.text);
             ("COMMAND_EXECUTION_ERROR", message)
         }
-        Reason::Artifacts(err) => ("CLIENT_ERROR", artifacts(err)),
+        Reason::Artifacts(error) | Reason::SecondaryArtifacts { error, .. } => {
+            ("CLIENT_ERROR", artifacts(error))
+        }
+        Reason::Secrets(err) => ("CLIENT_ERROR", err.to_string()),
+        Reason::Environment(err) => ("CLIENT_ERROR", err.to_string()),
+        Reason::Breakpoint { .. } => Default::default(),
     }
 }
 
@@ -215,7 +223,8 @@ mod tests {
         buildspec::Buildspec,
         environment::Facts,
         plan::{Inputs, Plan},
-        run,
+        run::{self, Ports},
+        secret::{Secret, Secrets, SecretsError, Wanted},
         shell::{Beginning, CommandLine, Expansion, Interaction, Shell, ShellError, Snapshot},
     };
 
@@ -262,6 +271,18 @@ mod tests {
         fn stop_requested(&mut self) -> Option<i32> {
             None
         }
+
+        fn out_of_time(&mut self) -> bool {
+            false
+        }
+    }
+
+    struct NoSecrets;
+
+    impl Secrets for NoSecrets {
+        fn fetch(&mut self, wanted: &[Wanted]) -> Result<Vec<Secret>, SecretsError> {
+            panic!("{wanted:?}");
+        }
     }
 
     /// Finds what its patterns say: a number of files.
@@ -305,7 +326,9 @@ mod tests {
         let plan = Plan::new(Buildspec::parse(text.as_bytes()).unwrap(), inputs).unwrap();
         let mut log = BuildLog::default();
         let mut out = Vec::new();
-        run::run(&plan, &mut FakeShell, &mut FakeArtifacts, &mut |event| {
+        let ports =
+            Ports { shell: &mut FakeShell, secrets: &mut NoSecrets, artifacts: &mut FakeArtifacts };
+        run::run(&plan, ports, &mut |event| {
             log.write(&event, "T", &mut out).unwrap();
         })
         .unwrap();

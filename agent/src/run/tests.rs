@@ -1,31 +1,75 @@
 //! Tests of the loop, with a shell that runs nothing.
 
-use std::{ffi::OsString, fmt::Write, io};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ffi::OsString,
+    fmt::Write,
+    io,
+};
 
 use expect_test::{Expect, expect};
 
 use super::*;
 use crate::{
-    artifacts::Location, buildspec::Buildspec, environment::Facts, plan::Inputs, shell::Interaction,
+    artifacts::{Location, Selection},
+    buildspec::{
+        Buildspec, ExportedName, PhaseCommands, RuntimeVersion, SecondaryArtifacts, User, Value,
+        Variable, Version,
+    },
+    choice::{AfterAbort, Choices, Collision, RetryScope},
+    environment::Facts,
+    phase::Retry,
+    plan::{Breaks, Inputs, Resume, RuntimeSelected, Start},
+    secret::{Reference, Secret, Wanted},
+    shell::{Beginning, CommandLine, Expansion, Interaction},
+    source::Place,
 };
 
-/// Runs nothing: a command's text says how it ends.
+mod again;
+mod beginning;
+mod debugging;
+mod left;
+mod table;
+
+/// Runs nothing: a command's text says how it ends, after ` -> ` if there is more in it.
 #[derive(Default)]
 struct FakeShell {
     stopped: Option<i32>,
+    out_of_time: bool,
+    /// How often each text ran.
+    runs: BTreeMap<String, usize>,
+    /// What it was asked to do, with the state that it started with.
+    asked: Vec<String>,
+    /// How many commands ran since it began.
+    ran: usize,
+    /// What commands left.
+    variables: BTreeMap<&'static str, &'static str>,
+    /// How people leave it.
+    left: VecDeque<End>,
+    snapshots_fail: bool,
 }
 
 impl Shell for FakeShell {
-    fn begin(&mut self, _: Beginning<'_>) -> Result<(), ShellError> {
+    fn begin(&mut self, beginning: Beginning<'_>) -> Result<(), ShellError> {
+        let Beginning { environment, directory, source } = beginning;
+        let variables = ["A", "TOKEN"].map(|it| format!("{it}={:?}", environment.value(it)));
+        let (directory, source) = (directory.display(), source.display());
+        self.asked.push(format!("begin in {directory} of {source}, {}", variables.join(" ")));
+        self.ran = 0;
         Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, ShellError> {
-        Ok(Snapshot::default())
+        if self.snapshots_fail {
+            return Err(ShellError::SupervisorGone);
+        }
+        let directory = format!("/after {}", self.ran - 1).into();
+        Ok(Snapshot { variables: Vec::new(), directory })
     }
 
-    fn interact(&mut self, _: Interaction<'_>) -> Result<End, ShellError> {
-        Ok(End::Exited(0))
+    fn interact(&mut self, line: Interaction<'_>) -> Result<End, ShellError> {
+        self.asked.push(format!("{line:?}"));
+        Ok(self.left.pop_front().unwrap())
     }
 
     fn run(
@@ -33,13 +77,22 @@ impl Shell for FakeShell {
         line: CommandLine<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
-        output(format!("succeeding {}\n", u8::from(line.succeeding)).as_bytes());
+        self.asked.push(format!("{line:?}"));
+        self.ran += 1;
+        let runs = self.runs.entry(line.text.to_owned()).or_default();
+        *runs += 1;
+        let (words, end) = line.text.rsplit_once(" -> ").unwrap_or(("", line.text));
+        let words = if words.is_empty() { String::new() } else { format!("[{words}] ") };
+        output(format!("{words}succeeding {}\n", u8::from(line.succeeding)).as_bytes());
         let number = |it: &str| it.parse().unwrap();
-        Ok(match line.text.split_once(' ') {
+        Ok(match end.split_once(' ') {
             Some(("exit", status)) => End::Exited(number(status)),
             Some(("killed", signal)) => End::Killed(number(signal)),
             Some(("stop", signal)) => End::Stopped(number(signal)),
-            None if line.text == "broken" => return Err(ShellError::SupervisorGone),
+            Some(("fails", "once")) => End::Exited(i32::from(*runs == 1)),
+            Some(("fails", "twice")) => End::Exited(i32::from(*runs <= 2)),
+            None if end == "timeout" => End::TimedOut,
+            None if end == "broken" => return Err(ShellError::SupervisorGone),
             _ => End::Exited(0),
         })
     }
@@ -49,14 +102,57 @@ impl Shell for FakeShell {
         expansion: Expansion<'_>,
         _: &mut dyn FnMut(&[u8]),
     ) -> Result<Result<Vec<OsString>, End>, ShellError> {
+        if let Some(signal) = self.stopped {
+            return Ok(Err(End::Stopped(signal)));
+        }
+        if self.out_of_time {
+            return Ok(Err(End::TimedOut));
+        }
         if expansion.words.iter().any(|it| it.contains('"')) {
             return Ok(Err(End::Exited(2)));
         }
-        Ok(Ok(expansion.words.iter().map(|it| format!("<{it}>").into()).collect()))
+        let expand = |word: &String| {
+            let inner = word.strip_prefix("${").and_then(|it| it.strip_suffix('}'));
+            let inner = inner.unwrap_or_default();
+            if let Some(name) = inner.strip_suffix("+x") {
+                return if self.variables.contains_key(name) { "x".into() } else { "".into() };
+            }
+            match inner.strip_suffix('-') {
+                Some(name) => self.variables.get(name).copied().unwrap_or_default().into(),
+                None => format!("<{word}>").into(),
+            }
+        };
+        Ok(Ok(expansion.words.iter().map(expand).collect()))
     }
 
     fn stop_requested(&mut self) -> Option<i32> {
         self.stopped
+    }
+
+    fn out_of_time(&mut self) -> bool {
+        self.out_of_time
+    }
+}
+
+/// Has the values of all parameters but `/missing` and `/denied`: their names.
+struct FakeSecrets;
+
+impl Secrets for FakeSecrets {
+    fn fetch(&mut self, wanted: &[Wanted]) -> Result<Vec<Secret>, SecretsError> {
+        let fetch = |Wanted { variable, reference }: &Wanted| {
+            let (what, variable) = (format!("{reference:?}"), variable.clone());
+            match reference {
+                Reference::Parameter(name) if name == "/missing" => {
+                    Err(SecretsError::Missing { what, variable, message: "no".into() })
+                }
+                Reference::Parameter(name) if name == "/denied" => {
+                    Err(SecretsError::NotRead { what, variable, source: "denied".into() })
+                }
+                Reference::Parameter(name) => Ok(Secret::new(name.clone())),
+                Reference::SecretsManager(it) => Ok(Secret::new(it.secret_id.clone())),
+            }
+        };
+        wanted.iter().filter(|it| it.variable != "LEFT_OUT").map(fetch).collect()
     }
 }
 
@@ -81,7 +177,7 @@ impl Artifacts for FakeArtifacts {
                 source: io::ErrorKind::StorageFull.into(),
             }),
             _ => Ok(Packed {
-                identifier: None,
+                identifier: selection.identifier.clone(),
                 location: Location::Local("/a".into()),
                 files: 2,
                 bytes: 3,
@@ -90,78 +186,104 @@ impl Artifacts for FakeArtifacts {
     }
 }
 
-fn plan(text: &str) -> Plan {
-    let facts = Facts { source: "/src".into(), ..Facts::default() };
-    let inputs = Inputs { buildspec_path: "/src/buildspec.yml".into(), facts, ..Inputs::default() };
-    Plan::new(Buildspec::parse(text.as_bytes()).unwrap(), inputs).unwrap()
+/// A build, and all that it meets.
+struct Case {
+    buildspec: Buildspec,
+    inputs: Inputs,
+    shell: FakeShell,
 }
 
-/// Draws the events of a build, from the first phase on, and what came of it.
-fn play(text: &str, shell: &mut FakeShell) -> String {
-    let mut seen = String::new();
-    let result = run(&plan(text), shell, &mut FakeArtifacts, &mut |event| match event {
+impl Case {
+    fn new(text: &str) -> Self {
+        let buildspec = Buildspec::parse(text.as_bytes()).unwrap();
+        let facts = Facts { source: "/src".into(), ..Facts::default() };
+        let inputs =
+            Inputs { buildspec_path: "/src/buildspec.yml".into(), facts, ..Inputs::default() };
+        Self { buildspec, inputs, shell: FakeShell::default() }
+    }
+
+    fn phase(&mut self, phase: Phase) -> &mut PhaseCommands {
+        self.buildspec.phases.iter_mut().find(|it| it.phase == phase).unwrap()
+    }
+
+    fn run(&mut self, emit: &mut dyn FnMut(Event<'_>)) -> Result<Report, RunError> {
+        let plan = Plan::new(self.buildspec.clone(), self.inputs.clone()).unwrap();
+        let ports = Ports {
+            shell: &mut self.shell,
+            secrets: &mut FakeSecrets,
+            artifacts: &mut FakeArtifacts,
+        };
+        run(&plan, ports, emit)
+    }
+
+    /// Draws the events, from the first phase on, and what came of it.
+    fn play(&mut self) -> String {
+        let mut seen = String::new();
+        let result = self.run(&mut |event| draw(&mut seen, event));
+        let ended = match result {
+            Ok(Report { outcome: Outcome::Failed(it), artifacts, exported, resume }) => {
+                let reason = match it.reason {
+                    Reason::Command { command, end } => {
+                        format!("{} {} {end:?}", command.place, command.text)
+                    }
+                    Reason::Artifacts(err) => err.to_string(),
+                    other => format!("{other:?}"),
+                };
+                let resume = resume.map(|it| (it.step, it.snapshot.directory));
+                format!("failed in {}: {reason}, {artifacts:?}, {exported:?}, {resume:?}", it.stage)
+            }
+            Ok(report) => format!("{report:?}"),
+            Err(err) => format!("error: {err}"),
+        };
+        writeln!(seen, "{ended}").unwrap();
+        seen
+    }
+
+    /// What the shell was asked to do.
+    fn asked(&self) -> String {
+        self.shell.asked.iter().fold(String::new(), |all, it| all + it + "\n")
+    }
+
+    #[track_caller]
+    fn check(&mut self, want: Expect) {
+        want.assert_eq(&self.play());
+    }
+}
+
+fn draw(seen: &mut String, event: Event<'_>) {
+    match event {
         Event::StageStarted(Stage::DownloadSource)
-        | Event::StageFinished { stage: Stage::DownloadSource, .. } => {}
+        | Event::StageFinished { stage: Stage::DownloadSource, state: State::Succeeded, .. }
+        | Event::SourceFound { .. }
+        | Event::PhaseWithoutCommands(_)
+        | Event::EnvironmentReady { .. }
+        | Event::PhasesFound(_)
+        | Event::PhaseFound { .. }
+        | Event::SecondaryArtifacts { identifier: None } => {}
         Event::StageStarted(stage) => writeln!(seen, "{stage}").unwrap(),
         Event::CommandStarted(command) => write!(seen, "  {}: ", command.text).unwrap(),
         Event::Output(bytes) => seen.push_str(String::from_utf8_lossy(bytes).trim_end()),
         Event::CommandFinished { end, .. } => writeln!(seen, ", {end:?}").unwrap(),
         Event::BaseDirectoryWanted(selection) => writeln!(seen, "  {selection}").unwrap(),
         Event::StageFinished { state, .. } => writeln!(seen, "  {state}").unwrap(),
-        _ => {}
-    });
-    let ended = match result {
-        Ok(Report { outcome: Outcome::Failed(it), artifacts, .. }) => {
-            let reason = match it.reason {
-                Reason::Command { command, end } => {
-                    format!("{} {} {end:?}", command.place, command.text)
-                }
-                Reason::Artifacts(err) => err.to_string(),
-            };
-            format!("failed in {}: {reason}, {artifacts:?}", it.stage)
-        }
-        Ok(report) => format!("{report:?}"),
-        Err(err) => format!("error: {err}"),
-    };
-    writeln!(seen, "{ended}").unwrap();
-    seen
+        other => writeln!(seen, "  {other:?}").unwrap(),
+    }
 }
 
 #[track_caller]
 fn check(text: &str, want: Expect) {
-    want.assert_eq(&play(text, &mut FakeShell::default()));
+    Case::new(text).check(want);
 }
 
-/// What runs if one phase fails, and whether it may upload.
-#[track_caller]
-fn check_phases(failing: &str, want: &str) {
-    let command = |phase: &str| if phase == failing { "exit 1" } else { "exit 0" };
-    let phases =
-        Phase::ALL.map(|it| format!("{}: {{commands: {}}}", it.name(), command(it.name())));
-    let phases = phases.join(", ");
-    let text = format!("version: 0.2\nphases: {{{phases}}}\nartifacts: {{files: x}}\n");
-    let seen = play(&text, &mut FakeShell::default());
-    let stages: Vec<&str> = seen
-        .lines()
-        .filter(|it| it.starts_with(|it: char| it.is_ascii_uppercase()))
-        .filter(|it| !it.starts_with("Report"))
-        .collect();
-    assert_eq!(stages.join(" "), want, "if {failing} fails");
-    assert_eq!(seen.contains("failed in"), failing != "none", "{seen}");
+const PLACE: Place = Place { line: 1, column: 1 };
+
+fn secret(name: &str, parameter: &str) -> Variable {
+    let value = Value::Secret(Reference::Parameter(parameter.into()));
+    Variable { name: name.into(), value, place: None }
 }
 
-#[test]
-fn each_phase_that_fails_has_its_consequences() {
-    let all = "INSTALL PRE_BUILD BUILD POST_BUILD UPLOAD_ARTIFACTS";
-    for (failing, want) in [
-        ("none", all),
-        ("install", "INSTALL"),
-        ("pre_build", "INSTALL PRE_BUILD"),
-        ("build", all),
-        ("post_build", all),
-    ] {
-        check_phases(failing, want);
-    }
+fn retry(count: u8, pattern: Option<&str>) -> OnFailure {
+    OnFailure::Retry(Retry { count, pattern: pattern.map(str::to_owned) })
 }
 
 #[test]
@@ -213,7 +335,7 @@ artifacts: {files: x}
             UPLOAD_ARTIFACTS
               Selection { identifier: None, files: ["x"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
               SUCCEEDED
-            failed in BUILD: 4:24 exit 7 Exited(7), [Packed { identifier: None, location: Local("/a"), files: 2, bytes: 3 }]
+            failed in BUILD: 4:24 exit 7 Exited(7), [Packed { identifier: None, location: Local("/a"), files: 2, bytes: 3 }], [], Some((1, "/after 1"))
         "#]],
     );
 }
@@ -227,7 +349,7 @@ fn finally_can_fail_a_phase_and_runs_after_success() {
               exit 0: succeeding 1, Exited(0)
               killed 9: succeeding 1, Killed(9)
               FAILED
-            failed in INSTALL: 2:50 killed 9 Killed(9), []
+            failed in INSTALL: 2:50 killed 9 Killed(9), [], [], None
         "#]],
     );
 }
@@ -249,12 +371,13 @@ artifacts: {files: x}
             BUILD
               stop 2: succeeding 1, Stopped(2)
               STOPPED
-            Report { outcome: Stopped { stage: Commands(Build), signal: 2 }, artifacts: [], exported: [], resume: None }
+            Report { outcome: Stopped { stage: Commands(Build), signal: 2 }, artifacts: [], exported: [], resume: Some(ResumePoint { step: 0, snapshot: Snapshot { variables: [], directory: "/after 0" } }) }
         "#]],
     );
     let text = "version: 0.2\nphases: {}\nartifacts: {files: x}\n";
-    let seen = play(text, &mut FakeShell { stopped: Some(15) });
-    expect![[r#"
+    let mut case = Case::new(text);
+    case.shell.stopped = Some(15);
+    case.check(expect![[r#"
         INSTALL
           SUCCEEDED
         PRE_BUILD
@@ -266,8 +389,26 @@ artifacts: {files: x}
         UPLOAD_ARTIFACTS
           STOPPED
         Report { outcome: Stopped { stage: UploadArtifacts, signal: 15 }, artifacts: [], exported: [], resume: None }
-    "#]]
-    .assert_eq(&seen);
+    "#]]);
+}
+
+#[test]
+fn an_end_in_finally_counts_more_than_a_failure_before_it() {
+    for (commands, finally, want) in [
+        ("exit 1", "stop 2", "Stopped { stage: Commands(Install), signal: 2 }, Some(0)"),
+        ("exit 1", "timeout", "TimedOut { stage: Commands(Install) }, Some(0)"),
+        ("exit 0", "stop 2", "Stopped { stage: Commands(Install), signal: 2 }, None"),
+        ("exit 0", "timeout", "TimedOut { stage: Commands(Install) }, None"),
+    ] {
+        let text = format!(
+            "version: 0.2\nphases: {{install: {{commands: {commands}, finally: [{finally}, exit 0]}}}}\n"
+        );
+        let mut case = Case::new(&text);
+        let report = case.run(&mut |_| {}).unwrap();
+        let resume = report.resume.map(|it| it.step);
+        assert_eq!(format!("{:?}, {resume:?}", report.outcome), want);
+        assert_eq!(case.shell.ran, 2);
+    }
 }
 
 #[test]
@@ -309,7 +450,7 @@ artifacts:
               SUCCEEDED
             UPLOAD_ARTIFACTS
               FAILED
-            failed in UPLOAD_ARTIFACTS: the shell could not expand `"`, []
+            failed in UPLOAD_ARTIFACTS: the shell could not expand `"`, [], [], None
         "#]],
     );
 }
@@ -330,7 +471,7 @@ fn artifacts_that_are_missing_fail_the_build_and_a_full_disk_is_an_error() {
             UPLOAD_ARTIFACTS
               Selection { identifier: None, files: ["none"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
               FAILED
-            failed in UPLOAD_ARTIFACTS: no file matches the patterns of the artifacts, []
+            failed in UPLOAD_ARTIFACTS: no file matches the patterns of the artifacts, [], [], None
         "#]],
     );
     check(
@@ -347,7 +488,7 @@ fn artifacts_that_are_missing_fail_the_build_and_a_full_disk_is_an_error() {
             UPLOAD_ARTIFACTS
               Selection { identifier: None, files: ["full"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
               FAILED
-            error: the artifacts could not be kept
+            failed in UPLOAD_ARTIFACTS: `/a` could not be written, [], [], None
         "#]],
     );
     check(
@@ -365,7 +506,7 @@ fn artifacts_that_are_missing_fail_the_build_and_a_full_disk_is_an_error() {
             UPLOAD_ARTIFACTS
               Selection { identifier: None, files: ["full"], base_directory: None, discard_paths: false, exclude_paths: [], enable_symlinks: false, name: None, s3_prefix: None, collision: Last }
               FAILED
-            failed in BUILD: 2:28 exit 1 Exited(1), []
+            failed in BUILD: 2:28 exit 1 Exited(1), [], [], Some((0, "/after 0"))
         "#]],
     );
 }
@@ -394,12 +535,13 @@ phases:
   pre_build: {finally: [d]}
 ";
     let mut seen = String::new();
-    run(&plan(text), &mut FakeShell::default(), &mut FakeArtifacts, &mut |event| {
-        if !seen.contains("StageFinished") {
-            writeln!(seen, "{event:?}").unwrap();
-        }
-    })
-    .unwrap();
+    Case::new(text)
+        .run(&mut |event| {
+            if !seen.contains("StageFinished") {
+                writeln!(seen, "{event:?}").unwrap();
+            }
+        })
+        .unwrap();
     expect![[r#"
         StageStarted(DownloadSource)
         SourceFound { directory: "/src", buildspec: "/src/buildspec.yml" }

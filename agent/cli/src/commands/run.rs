@@ -19,7 +19,8 @@ use rbuild_agent::{
     choice::Choices,
     environment::Facts,
     plan::{Inputs, Plan},
-    run::{self, Outcome, Reason, Report, RunError},
+    run::{self, Outcome, Ports, Reason, Report, RunError},
+    secret::{Secret, Secrets, SecretsError, Wanted},
     shell::{End, LocalShell, PrivateFolder, Setup, ShellError},
 };
 use signal_hook::{
@@ -64,6 +65,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         choices: Choices::default(),
         facts,
         programs: private.programs(),
+        ..Inputs::default()
     };
     warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
     let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
@@ -78,7 +80,8 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     };
     let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
     let mut view = View::new(args.log);
-    let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
+    let ports = Ports { shell: &mut shell, secrets: &mut Unreachable, artifacts: &mut artifacts };
+    let report = run::run(&plan, ports, &mut |event| view.show(&event));
     let ended = shell.finish(&mut |bytes| view.output(bytes));
     let shown = view.finish();
     let mut report = report.map_err(run_failure)?;
@@ -210,6 +213,21 @@ fn facts(folder: &Path, started: Duration) -> Facts {
         source_version: git.branch.or(git.commit),
         source_repo_url: git.url,
         region: host::variable("AWS_REGION").or_else(|| host::variable("AWS_DEFAULT_REGION")),
+        ..Facts::default()
+    }
+}
+
+/// Has no service to ask.
+struct Unreachable;
+
+impl Secrets for Unreachable {
+    fn fetch(&mut self, wanted: &[Wanted]) -> Result<Vec<Secret>, SecretsError> {
+        let missing = |it: &Wanted| SecretsError::Missing {
+            what: "secret".to_owned(),
+            variable: it.variable.clone(),
+            message: "no service is known".to_owned(),
+        };
+        wanted.first().map_or(Ok(Vec::new()), |it| Err(missing(it)))
     }
 }
 
@@ -271,6 +289,9 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
             let message = format!("stopped by {} in {stage}", host::signal_name(*signal));
             Err(Failure::new(Kind::Stopped(*signal), message))
         }
+        Outcome::TimedOut { stage } => {
+            Err(Failure::new(Kind::Build, format!("the build ran out of time in {stage}")))
+        }
         Outcome::Failed(failure) => match &failure.reason {
             Reason::Command { command, end } => {
                 let end = match end {
@@ -284,7 +305,20 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
                 let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
                 Err(Failure::new(Kind::Build, message).excerpt(excerpt))
             }
-            Reason::Artifacts(err) => Err(artifacts_failure(Kind::Build, err)),
+            Reason::Breakpoint { command, .. } => {
+                let message = format!("the build was ended at a breakpoint in {}", failure.stage);
+                let place = command.place;
+                let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
+                Err(Failure::new(Kind::Build, message).excerpt(excerpt))
+            }
+            Reason::Artifacts(error) | Reason::SecondaryArtifacts { error, .. } => {
+                let is_of_the_machine = error.is_of_the_machine();
+                let kind = if is_of_the_machine { Kind::Outside } else { Kind::Build };
+                Err(artifacts_failure(kind, error))
+            }
+            // `run` makes errors of these.
+            Reason::Secrets(err) => Err(Failure::new(Kind::Input, err.to_string())),
+            Reason::Environment(err) => Err(Failure::new(Kind::Input, err.to_string())),
         },
     }
 }
@@ -299,8 +333,11 @@ fn artifacts_failure(kind: Kind, err: &ArtifactsError) -> Failure {
 
 fn run_failure(err: RunError) -> Failure {
     match err {
-        RunError::Artifacts { source } => artifacts_failure(Kind::Outside, &source),
-        RunError::Shell { .. } => Failure::of(Kind::Outside, err),
+        RunError::Shell { .. } | RunError::Secrets { source: SecretsError::NotRead { .. } } => {
+            Failure::of(Kind::Outside, err)
+        }
+        RunError::Secrets { source: SecretsError::Missing { .. } }
+        | RunError::Environment { .. } => Failure::of(Kind::Input, err),
     }
 }
 
