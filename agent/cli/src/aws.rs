@@ -43,6 +43,12 @@ use tokio::sync::OnceCell;
 
 use crate::{failure::Kind, host};
 
+mod secrets_manager;
+mod ssm;
+
+pub(crate) use secrets_manager::{SecretValue, SecretVersion, Values as SecretValues};
+pub(crate) use ssm::Parameters;
+
 /// How long before its end a login is not used any more.
 const MARGIN: Duration = Duration::from_mins(1);
 
@@ -69,14 +75,26 @@ impl Aws {
 
     /// ECS in the region that is set.
     pub(crate) async fn ecs(&self) -> Result<AwsEcs, AwsError> {
-        let config = self.config().await?;
-        let region = match config.region() {
+        let (config, region) = (self.config().await?, self.region().await?);
+        let builder = aws_sdk_ecs::config::Builder::from(config).region(region);
+        Ok(AwsEcs::new(aws_sdk_ecs::Client::from_conf(builder.build())))
+    }
+
+    /// The region that is set, or that of the instance.
+    async fn region(&self) -> Result<Region, AwsError> {
+        let region = match self.config().await?.region() {
             Some(region) => Some(region.clone()),
             None => default_provider::region::default_provider().region().await,
         };
-        let region = region.ok_or(AwsError::NoRegion)?;
-        let builder = aws_sdk_ecs::config::Builder::from(config).region(region);
-        Ok(AwsEcs::new(aws_sdk_ecs::Client::from_conf(builder.build())))
+        region.ok_or(AwsError::NoRegion)
+    }
+
+    /// The region that an ARN names, or the one that is set.
+    async fn region_for(&self, arn: Option<&str>) -> Result<Region, AwsError> {
+        match arn {
+            Some(region) => Ok(Region::new(region.to_owned())),
+            None => self.region().await,
+        }
     }
 
     /// What ECR says of an image.
@@ -177,6 +195,12 @@ fn new_ecr(config: &SdkConfig, registry: &EcrRegistry) -> Ecr {
         builder = builder.use_fips(true);
     }
     Ecr { client: aws_sdk_ecr::Client::from_conf(builder.build()), login: HeldLogin::default() }
+}
+
+/// The region in a full ARN, `arn:PARTITION:SERVICE:REGION:ACCOUNT:…`.
+pub(crate) fn region_of(name: &str) -> Option<&str> {
+    let region = name.strip_prefix("arn:")?.split(':').nth(2)?;
+    (!region.is_empty()).then_some(region)
 }
 
 /// A reference without tag and digest means the tag `latest`.
