@@ -641,6 +641,66 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_asked_for_one_by_one_if_all_are_refused() {
+        let denied = r#"{"__type":"AccessDeniedException","message":"no"}"#;
+        let answers = vec![
+            (400, denied),
+            (200, r#"{"Parameters":[{"Name":"/a","Value":"1","Selector":":2"}]}"#),
+            (400, denied),
+        ];
+        let (url, asked) = serve(answers.leak());
+        let aws = aws(&url);
+        let config = aws.config.into_inner().map(SdkConfig::into_builder).unwrap();
+        let config = config.region(Region::new("eu-west-1")).build();
+        let aws = Aws { config: OnceCell::new_with(Some(config)), ..Aws::new() };
+        let found = run(aws.parameters(vec!["/a:2".into(), "/b".into()]));
+        assert_eq!(found["/a:2"].as_ref().unwrap().as_deref(), Some("1"));
+        assert!(matches!(&found["/b"], Err(err) if err.to_string().contains("AccessDenied")));
+        let want = [r#"["/a:2","/b"]"#, r#"["/a:2"]"#, r#"["/b"]"#].map(|names| {
+            format!(r#"GetParameters eu-west-1 {{"Names":{names},"WithDecryption":true}}"#)
+        });
+        assert_eq!(asked.join().unwrap(), want);
+    }
+
+    #[test]
+    fn a_parameter_of_another_region_is_asked_for_there() {
+        let (url, asked) = serve(&[(200, r#"{"InvalidParameters":["x"]}"#)]);
+        let arn = "arn:aws:ssm:us-east-1:1:parameter/c";
+        let found = run(aws(&url).parameters(vec![arn.into()]));
+        assert_eq!(found[arn].as_ref().unwrap().as_deref(), None);
+        let body = format!(r#"{{"Names":["{arn}"],"WithDecryption":true}}"#);
+        assert_eq!(asked.join().unwrap(), [format!("GetParameters us-east-1 {body}")]);
+    }
+
+    #[test]
+    fn without_a_region_only_what_names_its_own_is_asked_for() {
+        let (url, asked) = serve(&[(200, r#"{"SecretBinary":"AAA="}"#)]);
+        let version = |secret: &str| SecretVersion {
+            secret: secret.to_owned(),
+            stage: Some("AWSPREVIOUS".into()),
+            version: None,
+        };
+        let arn = "arn:aws:secretsmanager:us-east-1:1:secret:s-AbCdEf";
+        let aws = aws(&url);
+        let found = run(aws.secrets([version(arn)].into()));
+        assert!(matches!(found[&version(arn)], Ok(SecretValue::Binary)));
+        let body = format!(r#"{{"SecretId":"{arn}","VersionStage":"AWSPREVIOUS"}}"#);
+        assert_eq!(asked.join().unwrap(), [format!("GetSecretValue us-east-1 {body}")]);
+    }
+
+    #[test]
+    fn regions_are_in_arns() {
+        for (name, want) in [
+            ("arn:aws:ssm:eu-west-1:1:parameter/a", Some("eu-west-1")),
+            ("arn:aws:iam::1:role/a", None),
+            ("arn:", None),
+            ("/a:b:c:d", None),
+        ] {
+            assert_eq!(region_of(name), want, "for `{name}`");
+        }
+    }
+
+    #[test]
     fn an_image_is_asked_for_by_its_digest() {
         let (url, asked) = serve(&[(
             200,

@@ -243,7 +243,8 @@ impl NotFetched {
         let variables = ["AWS_REGION", "AWS_DEFAULT_REGION"];
         let set = || variables.into_iter().find_map(host::variable);
         let region = self.region.clone().or_else(set);
-        let region = region.map_or_else(|| "the profile's region".to_owned(), |it| format!("`{it}`"));
+        let region =
+            region.map_or_else(|| "the profile's region".to_owned(), |it| format!("`{it}`"));
         match host::variable("AWS_PROFILE") {
             Some(profile) => format!("AWS was asked in {region}, as profile `{profile}`"),
             None => format!("AWS was asked in {region}"),
@@ -285,12 +286,7 @@ pub(crate) fn phase_context(err: &SecretsError) -> (&'static str, String) {
 
 /// What a person is told, with the line of `text`, the buildspec that is known as `shown`, that
 /// wants the secret.
-pub(crate) fn failure(
-    err: &SecretsError,
-    wanted: &[Wanted],
-    shown: &str,
-    text: &str,
-) -> Failure {
+pub(crate) fn failure(err: &SecretsError, wanted: &[Wanted], shown: &str, text: &str) -> Failure {
     let kind = if err.is_of_the_machine() { Kind::Outside } else { Kind::Input };
     let one = first(err);
     let mut failure = Failure::new(kind, err.to_string());

@@ -95,8 +95,7 @@ impl Patterns {
             if search.state == self.start {
                 self.skip(search, text);
             }
-            search.state =
-                self.automaton.next_state(Anchored::No, search.state, text[search.seen]);
+            search.state = self.automaton.next_state(Anchored::No, search.state, text[search.seen]);
             search.seen += 1;
             if self.automaton.is_special(search.state) {
                 self.look(search, text, out);
