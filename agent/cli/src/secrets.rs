@@ -7,7 +7,7 @@
 mod file;
 mod json;
 
-use std::{collections::BTreeSet, error::Error, fmt, sync::Arc};
+use std::{collections::BTreeSet, error::Error, fmt, iter::successors, sync::Arc};
 
 use rbuild_agent::secret::{
     Reference, Secret, Secrets, SecretsError, SecretsManagerReference, Wanted,
@@ -320,13 +320,9 @@ fn words(err: &SecretsError) -> String {
             message.clone()
         }
         SecretsError::NotRead { source, .. } => {
-            let mut words = source.to_string();
-            let mut next = source.source();
-            while let Some(cause) = next {
-                words += &format!(": {cause}");
-                next = cause.source();
-            }
-            words
+            let causes = successors(source.source(), |&it| it.source());
+            let words = [source.to_string()].into_iter().chain(causes.map(ToString::to_string));
+            words.collect::<Vec<_>>().join(": ")
         }
         SecretsError::Several(_) => words(first(err)),
     }

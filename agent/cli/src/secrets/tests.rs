@@ -118,6 +118,19 @@ fn only_what_is_not_there_is_an_error_of_the_input() {
 }
 
 #[test]
+fn a_pipe_can_be_the_file_of_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+    let written = path.clone();
+    let writer = std::thread::spawn(move || std::fs::write(written, "/a=value\n"));
+    let mut secrets = FileSecrets::read(&path).unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(secrets.fetch(&[wanted("X", "/a")]).unwrap(), [Secret::new("value".into())]);
+}
+
+#[test]
 fn nothing_that_is_wanted_costs_nothing() {
     let aws = Aws::new();
     assert!(AwsSecrets::new(&aws).fetch(&[]).unwrap().is_empty());
