@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{
     Secret,
-    patterns::{Patterns, Search},
+    patterns::{Patterns, SHORTEST, Search},
 };
 use crate::choice::Masking;
 
@@ -17,6 +17,7 @@ use crate::choice::Masking;
 #[derive(Clone, Default)]
 pub struct Redactor {
     masking: Masking,
+    values: Arc<Vec<Secret>>,
     patterns: Option<Arc<Patterns>>,
 }
 
@@ -24,21 +25,31 @@ impl Redactor {
     /// Takes out `values`, each also without a line feed at its end, and, if `masking` says so,
     /// each line of those that have many.
     pub fn new(values: Vec<Secret>, masking: Masking) -> Self {
-        Self { masking, patterns: None }.with(values)
+        Self { masking, ..Self::default() }.with(values)
     }
 
     /// The same with more values.
     #[must_use]
     pub fn with(&self, values: Vec<Secret>) -> Self {
-        let known = self.patterns.as_ref().map_or(&[][..], |it| it.texts());
-        let mut texts = known.to_vec();
+        let mut texts = self.patterns.as_ref().map_or_else(Vec::new, |it| it.texts().to_vec());
         for value in &values {
             add(value.expose(), self.masking, &mut texts);
         }
-        match texts.len() == known.len() {
-            true => self.clone(),
-            false => Self { patterns: Patterns::new(texts).map(Arc::new), ..*self },
-        }
+        let is_long = |it: &Secret| SHORTEST <= it.expose().len();
+        let more = values.into_iter().filter(is_long);
+        let values = self.values.iter().cloned().chain(more).collect();
+        let patterns = Patterns::new(texts).map(Arc::new);
+        Self { masking: self.masking, values: Arc::new(values), patterns }
+    }
+
+    /// The values that are not shown.
+    pub fn values(&self) -> impl Iterator<Item = &Secret> {
+        self.values.iter()
+    }
+
+    /// Takes the values out of output that comes in pieces.
+    pub fn output(&self) -> MaskedOutput {
+        MaskedOutput::new(self)
     }
 
     /// Whether there is nothing that it would take out.
@@ -73,7 +84,7 @@ impl Redactor {
 /// Adds the forms in which a value is looked for.
 fn add(value: &str, masking: Masking, texts: &mut Vec<Vec<u8>>) {
     let mut add = |text: &str| {
-        if super::patterns::SHORTEST <= text.len() {
+        if SHORTEST <= text.len() {
             texts.push(text.as_bytes().to_vec());
         }
     };

@@ -35,8 +35,8 @@ impl Aws {
         let mut calls = Vec::new();
         for (region, names) in by_region {
             match self.ssm(region.as_deref()).await {
-                Ok(client) => calls.extend(names.chunks(MOST_NAMES).map(|it| {
-                    let (client, names) = (client.clone(), it.to_vec());
+                Ok(client) => calls.extend(batches(names).into_iter().map(|names| {
+                    let client = client.clone();
                     async move { ask(&client, names).await }
                 })),
                 Err(err) => found.extend(spread(&Arc::new(err), &names)),
@@ -62,6 +62,30 @@ impl Aws {
         let builder = aws_sdk_ssm::config::Builder::from(config).region(region);
         Ok(Client::from_conf(builder.build()))
     }
+}
+
+/// The names in as few calls as may be. No two of a call are names of the same parameter, so that
+/// an answer is for one of them.
+fn batches(names: Vec<String>) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    for name in names {
+        let has_room = |it: &&mut Vec<String>| {
+            it.len() < MOST_NAMES && it.iter().all(|it| short(it) != short(&name))
+        };
+        match batches.iter_mut().find(has_room) {
+            Some(batch) => batch.push(name),
+            None => batches.push(vec![name]),
+        }
+    }
+    batches
+}
+
+/// A name without what it may have and lack: the rest of the ARN, the slash at the beginning, and
+/// the version or label.
+fn short(name: &str) -> &str {
+    let resource = name.split_once(":parameter/").filter(|_| name.starts_with("arn:"));
+    let name = resource.map_or(name, |it| it.1);
+    name.split(':').next().unwrap_or(name).trim_start_matches('/')
 }
 
 /// Asks for all names at once. One of them can be what is refused: then each is asked for.
@@ -95,29 +119,10 @@ fn values(
 ) -> impl Iterator<Item = (String, Result<Option<String>, Arc<AwsError>>)> {
     let found = answer.parameters.unwrap_or_default();
     names.into_iter().map(move |name| {
-        let parameter = found.iter().find(|it| is_named(it, &name));
-        let value = parameter.and_then(|it| it.value.clone());
+        let is_it = |it: &&Parameter| it.name().is_some_and(|it| short(it) == short(&name));
+        let value = found.iter().find(is_it).and_then(|it| it.value.clone());
         (name, Ok(value))
     })
-}
-
-/// Whether a parameter is the one that was asked for as `name`. An answer has the selector by
-/// itself, and the name may be an ARN in one and not in the other.
-fn is_named(parameter: &Parameter, name: &str) -> bool {
-    let selector = parameter.selector().unwrap_or_default();
-    let Some(base) = name.strip_suffix(selector) else { return false };
-    let short = |name: &str| {
-        let resource = name.split_once(":parameter/").filter(|_| name.starts_with("arn:"));
-        resource.map_or(name, |it| it.1).trim_start_matches('/').to_owned()
-    };
-    match region_of(base) {
-        // Two regions or accounts may have the same name, and only ARNs tell them apart.
-        Some(_) if parameter.arn().is_some_and(|it| it.starts_with("arn:")) => {
-            parameter.arn() == Some(base)
-        }
-        Some(_) => parameter.name().is_some_and(|it| short(it) == short(base)),
-        None => parameter.name().is_some_and(|it| it == base),
-    }
 }
 
 fn spread<'a>(
@@ -132,27 +137,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_of_the_same_parameter_are_in_different_calls() {
+        let arn = "arn:aws:ssm:eu-west-1:1:parameter/prod/db";
+        let names = ["/prod/db", "/prod/db:3", "/prod/db:label", arn, "/prod/other", "db"];
+        let found = batches(names.map(str::to_owned).to_vec());
+        let want =
+            [&["/prod/db", "/prod/other", "db"][..], &["/prod/db:3"], &["/prod/db:label"], &[arn]];
+        assert_eq!(found, want);
+        let many = batches((0..25).map(|it| format!("p{it}")).collect());
+        assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
+    }
+
+    #[test]
     fn answers_are_for_what_was_asked() {
         let arn = "arn:aws:ssm:eu-west-1:1:parameter/prod/db";
-        let parameter = |name: &str, selector: Option<&str>| {
-            let builder = Parameter::builder().name(name).set_selector(selector.map(str::to_owned));
-            builder.arn(arn).build()
-        };
-        for (name, selector, asked, want) in [
-            ("/prod/db", None, "/prod/db", true),
-            ("/prod/db", None, "/prod/db:3", false),
-            ("/prod/db", Some(":3"), "/prod/db:3", true),
-            ("/prod/db", Some(":3"), "/prod/db", false),
-            ("/prod/db", Some(":label"), "/prod/db:label", true),
-            ("/prod/db", None, arn, true),
-            (arn, None, arn, true),
-            ("/prod/db", Some(":3"), &format!("{arn}:3"), true),
-            ("/prod/db", None, "arn:aws:ssm:eu-west-1:2:parameter/prod/db", false),
-            ("/prod/db", None, "prod/db", false),
+        for (name, asked, want) in [
+            ("/prod/db", "/prod/db", true),
+            ("/prod/db", "/prod/db:3", true),
+            ("/prod/db", arn, true),
+            (arn, arn, true),
+            ("db", "arn:aws:ssm:eu-west-1:1:parameter/db:3", true),
+            ("/prod/other", "/prod/db", false),
         ] {
-            assert_eq!(is_named(&parameter(name, selector), asked), want, "for `{asked}`");
+            let parameter = Parameter::builder().name(name).value("v").build();
+            let answer = GetParametersOutput::builder().parameters(parameter).build();
+            let found = values(vec![asked.to_owned()], answer).next().unwrap().1.unwrap();
+            assert_eq!(found.is_some(), want, "for `{asked}`");
         }
-        let without_arn = Parameter::builder().name("db").build();
-        assert!(is_named(&without_arn, "arn:aws:ssm:eu-west-1:1:parameter/db"));
     }
 }

@@ -107,6 +107,9 @@ fn more_values_are_masked_with_those_before() {
     assert_eq!(more.mask("one1 two2 two2\nline line of two"), "*** two2 *** line of two");
     assert_eq!(first.mask("one1 two2\nline"), "*** two2\nline");
     assert!(!more.is_empty());
+    let short = more.with(vec![Secret::new("abc".into())]);
+    let values: Vec<&str> = short.values().map(Secret::expose).collect();
+    assert_eq!(values, ["one1", "a\nline of two", "two2\nline"]);
 }
 
 #[test]
