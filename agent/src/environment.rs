@@ -145,7 +145,7 @@ impl Environment {
         for name in ["AWS_DEFAULT_REGION", "AWS_REGION"] {
             variables.extend(facts.region.as_ref().map(|region| (name.into(), region.into())));
         }
-        for Variable { name, value, .. } in layers.iter().copied().flatten() {
+        for Variable { name, value, place } in layers.iter().copied().flatten() {
             match value {
                 Value::Plain(value) => {
                     check(name, value)?;
@@ -155,7 +155,7 @@ impl Environment {
                 Value::Secret(reference) => {
                     check(name, "")?;
                     variables.remove(OsStr::new(name));
-                    wanted.insert(name.clone(), reference.clone());
+                    wanted.insert(name.clone(), (reference.clone(), *place));
                 }
             }
         }
@@ -174,7 +174,9 @@ impl Environment {
         variables.insert("CODEBUILD_SRC_DIR".into(), facts.source.clone().into());
         let path = variables.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
         *path = join_path(programs, path);
-        let wanted = wanted.into_iter().map(|(variable, reference)| Wanted { variable, reference });
+        let wanted = wanted.into_iter();
+        let wanted =
+            wanted.map(|(variable, (reference, place))| Wanted { variable, reference, place });
         Ok(Self { variables, wanted: wanted.collect(), secrets: Vec::new() })
     }
 

@@ -4,11 +4,16 @@
 //! that is easy to find. Nothing here knows where secrets are kept: that is for the adapters of
 //! the port [`Secrets`].
 
-use std::{borrow::Cow, fmt};
+mod patterns;
+mod redactor;
+
+use std::fmt;
 
 use thiserror::Error;
 
-use crate::choice::Masking;
+use crate::source::Place;
+
+pub use redactor::{MaskedOutput, Redactor};
 
 /// A value that nobody must see.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,33 +34,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
-    }
-}
-
-/// Knows the values that output must not show, and takes them out.
-#[derive(Clone, Default)]
-pub struct Redactor {
-    values: Vec<Secret>,
-}
-
-impl Redactor {
-    /// Takes out `values`, and, if `masking` says so, each line of those that have many.
-    pub fn new(values: Vec<Secret>, _masking: Masking) -> Self {
-        Self { values }
-    }
-
-    /// The text without what nobody must see.
-    pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.values.iter().fold(Cow::Borrowed(text), |text, it| match text.contains(it.expose()) {
-            true => Cow::Owned(text.replace(it.expose(), "***")),
-            false => text,
-        })
-    }
-}
-
-impl fmt::Debug for Redactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} values)", self.values.len())
     }
 }
 
@@ -89,6 +67,8 @@ pub struct Wanted {
     pub variable: String,
     /// Where its value is.
     pub reference: Reference,
+    /// Where its name is, if that is in the buildspec.
+    pub place: Option<Place>,
 }
 
 /// Fetches secrets.
@@ -110,6 +90,16 @@ pub enum SecretsError {
         /// What the service said.
         message: String,
     },
+    /// It is there, and no variable can have it as its value.
+    #[error("the {what} cannot be the value of the variable `{variable}`")]
+    Unusable {
+        /// What it is, with its name.
+        what: String,
+        /// For which variable.
+        variable: String,
+        /// Why.
+        message: String,
+    },
     /// The service does not let us have it, or cannot be asked.
     #[error("the {what} for the variable `{variable}` could not be read")]
     NotRead {
@@ -120,4 +110,108 @@ pub enum SecretsError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Several cannot be had.
+    #[error("{} secrets could not be had", .0.len())]
+    Several(
+        /// Why not, for each of them; at least two, and none of these is one of several again.
+        Vec<SecretsError>,
+    ),
+}
+
+impl SecretsError {
+    /// One error for all of `errors`, if there are any.
+    pub fn of_all(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several(errors)),
+        }
+    }
+
+    /// Whether trying again may help: what it is about may be there.
+    pub fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::NotRead { .. } => true,
+            Self::Missing { .. } | Self::Unusable { .. } => false,
+            Self::Several(errors) => errors.iter().all(Self::is_of_the_machine),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parameter(name) => write!(f, "parameter `{name}`"),
+            Self::SecretsManager(reference) => write!(f, "secret `{reference}`"),
+        }
+    }
+}
+
+/// As it is written in a buildspec, less the colons that say nothing.
+impl fmt::Display for SecretsManagerReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [&self.json_key, &self.version_stage, &self.version_id];
+        let last = parts.iter().rposition(|it| it.is_some()).map_or(0, |it| it + 1);
+        f.write_str(&self.secret_id)?;
+        parts[..last].iter().try_for_each(|it| write!(f, ":{}", it.as_deref().unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(key: &str, stage: &str, id: &str) -> SecretsManagerReference {
+        let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        SecretsManagerReference {
+            secret_id: "s".into(),
+            json_key: part(key),
+            version_stage: part(stage),
+            version_id: part(id),
+        }
+    }
+
+    #[test]
+    fn references_are_shown_as_they_are_written() {
+        for ((key, stage, id), want) in [
+            (("", "", ""), "secret `s`"),
+            (("k", "", ""), "secret `s:k`"),
+            (("", "AWSPREVIOUS", ""), "secret `s::AWSPREVIOUS`"),
+            (("k", "", "v"), "secret `s:k::v`"),
+        ] {
+            let reference = Reference::SecretsManager(reference(key, stage, id));
+            assert_eq!(reference.to_string(), want);
+        }
+        assert_eq!(Reference::Parameter("/a".into()).to_string(), "parameter `/a`");
+    }
+
+    #[test]
+    fn a_secret_does_not_show() {
+        let wanted = Secret::new("s3cr3t".into());
+        assert_eq!(format!("{wanted:?}"), "***");
+        let redactor = Redactor::new(vec![wanted], crate::choice::Masking::Lines);
+        assert_eq!(format!("{redactor:?}"), "Redactor(1 texts)");
+    }
+
+    #[test]
+    fn trying_again_helps_if_all_are_there() {
+        let missing = || SecretsError::Missing {
+            what: String::new(),
+            variable: String::new(),
+            message: String::new(),
+        };
+        let not_read = || SecretsError::NotRead {
+            what: String::new(),
+            variable: String::new(),
+            source: "no".into(),
+        };
+        for (errors, want) in [
+            (vec![missing()], false),
+            (vec![not_read()], true),
+            (vec![not_read(), not_read()], true),
+            (vec![not_read(), missing()], false),
+        ] {
+            assert_eq!(SecretsError::of_all(errors).unwrap().is_of_the_machine(), want);
+        }
+        assert!(SecretsError::of_all(Vec::new()).is_none());
+    }
 }

@@ -12,6 +12,7 @@ mod kill;
 mod push_pull;
 mod reproducible;
 mod run;
+mod secrets;
 mod static_binary;
 mod tidy;
 

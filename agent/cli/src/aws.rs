@@ -43,6 +43,12 @@ use tokio::sync::OnceCell;
 
 use crate::{failure::Kind, host};
 
+mod secrets_manager;
+mod ssm;
+
+pub(crate) use secrets_manager::{SecretValue, SecretVersion, Values as SecretValues};
+pub(crate) use ssm::Parameters;
+
 /// How long before its end a login is not used any more.
 const MARGIN: Duration = Duration::from_mins(1);
 
@@ -69,14 +75,26 @@ impl Aws {
 
     /// ECS in the region that is set.
     pub(crate) async fn ecs(&self) -> Result<AwsEcs, AwsError> {
-        let config = self.config().await?;
-        let region = match config.region() {
+        let (config, region) = (self.config().await?, self.region().await?);
+        let builder = aws_sdk_ecs::config::Builder::from(config).region(region);
+        Ok(AwsEcs::new(aws_sdk_ecs::Client::from_conf(builder.build())))
+    }
+
+    /// The region that is set, or that of the instance.
+    async fn region(&self) -> Result<Region, AwsError> {
+        let region = match self.config().await?.region() {
             Some(region) => Some(region.clone()),
             None => default_provider::region::default_provider().region().await,
         };
-        let region = region.ok_or(AwsError::NoRegion)?;
-        let builder = aws_sdk_ecs::config::Builder::from(config).region(region);
-        Ok(AwsEcs::new(aws_sdk_ecs::Client::from_conf(builder.build())))
+        region.ok_or(AwsError::NoRegion)
+    }
+
+    /// The region that an ARN names, or the one that is set.
+    async fn region_for(&self, arn: Option<&str>) -> Result<Region, AwsError> {
+        match arn {
+            Some(region) => Ok(Region::new(region.to_owned())),
+            None => self.region().await,
+        }
     }
 
     /// What ECR says of an image.
@@ -177,6 +195,12 @@ fn new_ecr(config: &SdkConfig, registry: &EcrRegistry) -> Ecr {
         builder = builder.use_fips(true);
     }
     Ecr { client: aws_sdk_ecr::Client::from_conf(builder.build()), login: HeldLogin::default() }
+}
+
+/// The region in a full ARN, `arn:PARTITION:SERVICE:REGION:ACCOUNT:…`.
+pub(crate) fn region_of(name: &str) -> Option<&str> {
+    let region = name.strip_prefix("arn:")?.split(':').nth(2)?;
+    (!region.is_empty()).then_some(region)
 }
 
 /// A reference without tag and digest means the tag `latest`.
@@ -613,6 +637,66 @@ mod tests {
             let err = run(aws(&url).ecr_login(&registry("eu-west-1"), None)).unwrap_err();
             assert_eq!(err.to_string(), format!("{want} {what}"));
             assert_eq!(err.kind(), Kind::Outside);
+        }
+    }
+
+    #[test]
+    fn parameters_are_asked_for_one_by_one_if_all_are_refused() {
+        let denied = r#"{"__type":"AccessDeniedException","message":"no"}"#;
+        let answers = vec![
+            (400, denied),
+            (200, r#"{"Parameters":[{"Name":"/a","Value":"1","Selector":":2"}]}"#),
+            (400, denied),
+        ];
+        let (url, asked) = serve(answers.leak());
+        let aws = aws(&url);
+        let config = aws.config.into_inner().map(SdkConfig::into_builder).unwrap();
+        let config = config.region(Region::new("eu-west-1")).build();
+        let aws = Aws { config: OnceCell::new_with(Some(config)), ..Aws::new() };
+        let found = run(aws.parameters(vec!["/a:2".into(), "/b".into()]));
+        assert_eq!(found["/a:2"].as_ref().unwrap().as_deref(), Some("1"));
+        assert!(matches!(&found["/b"], Err(err) if err.to_string().contains("AccessDenied")));
+        let want = [r#"["/a:2","/b"]"#, r#"["/a:2"]"#, r#"["/b"]"#].map(|names| {
+            format!(r#"GetParameters eu-west-1 {{"Names":{names},"WithDecryption":true}}"#)
+        });
+        assert_eq!(asked.join().unwrap(), want);
+    }
+
+    #[test]
+    fn a_parameter_of_another_region_is_asked_for_there() {
+        let (url, asked) = serve(&[(200, r#"{"InvalidParameters":["x"]}"#)]);
+        let arn = "arn:aws:ssm:us-east-1:1:parameter/c";
+        let found = run(aws(&url).parameters(vec![arn.into()]));
+        assert_eq!(found[arn].as_ref().unwrap().as_deref(), None);
+        let body = format!(r#"{{"Names":["{arn}"],"WithDecryption":true}}"#);
+        assert_eq!(asked.join().unwrap(), [format!("GetParameters us-east-1 {body}")]);
+    }
+
+    #[test]
+    fn without_a_region_only_what_names_its_own_is_asked_for() {
+        let (url, asked) = serve(&[(200, r#"{"SecretBinary":"AAA="}"#)]);
+        let version = |secret: &str| SecretVersion {
+            secret: secret.to_owned(),
+            stage: Some("AWSPREVIOUS".into()),
+            version: None,
+        };
+        let arn = "arn:aws:secretsmanager:us-east-1:1:secret:s-AbCdEf";
+        let aws = aws(&url);
+        let found = run(aws.secrets([version(arn)].into()));
+        assert!(matches!(found[&version(arn)], Ok(SecretValue::Binary)));
+        let body = format!(r#"{{"SecretId":"{arn}","VersionStage":"AWSPREVIOUS"}}"#);
+        assert_eq!(asked.join().unwrap(), [format!("GetSecretValue us-east-1 {body}")]);
+    }
+
+    #[test]
+    fn regions_are_in_arns() {
+        for (name, want) in [
+            ("arn:aws:ssm:eu-west-1:1:parameter/a", Some("eu-west-1")),
+            ("arn:aws:iam::1:role/a", None),
+            ("arn:", None),
+            ("/a:b:c:d", None),
+        ] {
+            assert_eq!(region_of(name), want, "for `{name}`");
         }
     }
 

@@ -1,8 +1,8 @@
 //! The command line: arguments in; words, and an exit status, out.
 //!
 //! Read in this order: [`main`], [`args`], the module in [`commands`] that has the name of the
-//! command, [`console`], [`failure`]. [`host`] is what is known of this machine, [`input`] reads files, [`registries`]
-//! and [`aws`] are the adapters of the libraries' ports.
+//! command, [`console`], [`failure`]. [`host`] is what is known of this machine, [`input`] reads files,
+//! [`registries`], [`secrets`] and [`aws`] are the adapters of the libraries' ports.
 //!
 //! **Architecture invariant:** only this crate reads arguments, the environment, and the clock;
 //! only this crate prints; only this crate uses all the others.
@@ -20,6 +20,11 @@ mod failure;
 mod host;
 mod input;
 mod registries;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the run of a build is about to call it")
+)]
+mod secrets;
 
 /// Does what the arguments of this process say.
 pub fn main() -> ExitCode {

@@ -1,9 +1,9 @@
 //! The private folder of a build: what commands hand on to each other, and our own program.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::{DirBuilderExt, symlink},
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
@@ -53,6 +53,17 @@ impl PrivateFolder {
     /// The folder with our own program, for the PATH.
     pub fn programs(&self) -> PathBuf {
         self.path.join("bin")
+    }
+
+    /// Puts a file into it that only its owner may read, and returns its path.
+    pub fn put(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, ShellError> {
+        let path = self.path.join(name);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        match options.open(&path).and_then(|mut file| file.write_all(bytes)) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(ShellError::File { path, source }),
+        }
     }
 
     /// What the shell reads.
@@ -110,6 +121,17 @@ mod tests {
         assert_eq!(link, Path::new("/bin/true"));
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_put_into_it_is_its_owners_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = PrivateFolder::create(&[place.path()], Path::new("/bin/true")).unwrap();
+        folder.put("a", b"longer").unwrap();
+        let path = folder.put("a", b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(folder.put("no/folder", b"").is_err());
     }
 
     #[test]

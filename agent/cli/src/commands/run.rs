@@ -37,6 +37,8 @@ use crate::{
 
 mod environment;
 mod git;
+#[cfg_attr(not(test), expect(dead_code, reason = "the run of a build is about to call it"))]
+mod git_credentials;
 mod place;
 
 use place::Place;

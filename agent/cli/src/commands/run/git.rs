@@ -28,7 +28,8 @@ pub(super) fn ask(folder: &Path) -> Git {
     }
 }
 
-fn git(folder: &Path, args: &[&str]) -> Option<String> {
+/// What git answers, if it does.
+pub(super) fn git(folder: &Path, args: &[&str]) -> Option<String> {
     let output = Command::new("git")
         .arg("-C")
         .arg(folder)
