@@ -31,8 +31,10 @@ pub(crate) struct Key {
 pub(crate) enum Kind {
     /// A scalar, as it is written.
     Text,
-    /// One of these, in any case.
+    /// One of these.
     OneOf(&'static [&'static str]),
+    /// One of these, in any case.
+    AnyCase(&'static [&'static str]),
     /// Text of the form of this regular expression.
     Form(&'static str),
     /// Yes or no, in all the ways of YAML 1.1; no if it is not there.
@@ -211,7 +213,7 @@ pub(crate) const REPORT: Section = Section {
         key("files", Kind::Texts(ANY), "The patterns of the report files."),
         key("base-directory", Kind::Text, "The folder of the files."),
         key("discard-paths", Kind::Bool, "Whether the files are kept without their folders."),
-        key("file-format", Kind::OneOf(FILE_FORMATS), "What the files are; JUNITXML if none."),
+        key("file-format", Kind::AnyCase(FILE_FORMATS), "What the files are; JUNITXML if none."),
     ],
     required: &["files"],
 };
@@ -220,7 +222,7 @@ pub(crate) const CACHE: Section = Section {
     keys: &[
         key("key", Kind::Text, "The key of the cache; the shell expands it."),
         key("fallback-keys", Kind::Texts(5), "What other keys may begin with, best first."),
-        key("action", Kind::OneOf(&["restore", "save"]), "What to do with it; both if none."),
+        key("action", Kind::AnyCase(&["restore", "save"]), "What to do with it; both if none."),
         key("paths", Kind::Texts(ANY), "The paths or patterns to keep."),
     ],
     required: &[],

@@ -1,10 +1,13 @@
 //! Tests of the whole way from a file's bytes to a [`Buildspec`] or its problems.
 
-use std::fmt::Write;
+use std::{fmt::Write, ops::Range};
 
 use expect_test::{Expect, expect};
 
-use super::*;
+use super::{
+    keys::{Kind, Section, TOP},
+    *,
+};
 
 #[track_caller]
 fn check(text: impl AsRef<[u8]>, want: Expect) {
@@ -19,6 +22,10 @@ fn check(text: impl AsRef<[u8]>, want: Expect) {
 #[track_caller]
 fn check_rest(rest: &str, want: Expect) {
     check(format!("version: 0.2\nphases: {{build: {{commands: make}}}}\n{rest}"), want);
+}
+
+fn repeat(numbers: Range<usize>, line: impl Fn(usize) -> String) -> String {
+    numbers.map(line).collect::<Vec<_>>().concat()
 }
 
 fn draw(spec: &Buildspec) -> String {
@@ -720,7 +727,7 @@ fn secondary_artifacts_are_checked() {
             8:8 wrong-type: `artifacts.secondary-artifacts.e` is a list, not a mapping
         "#]],
     );
-    let many: String = (0..13).map(|it| format!("    id{it}: {{files: x}}\n")).collect();
+    let many = repeat(0..13, |it| format!("    id{it}: {{files: x}}\n"));
     check_rest(
         &format!("artifacts:\n  files: x\n  secondary-artifacts:\n{many}"),
         expect![[r#"
@@ -1068,7 +1075,7 @@ phases:
 
 #[test]
 fn a_command_may_be_of_a_thousand_lines() {
-    let lines: String = (0..1000).map(|it| format!("        echo {it}\n")).collect();
+    let lines = repeat(0..1000, |it| format!("        echo {it}\n"));
     let text = format!("version: 0.2\nphases:\n  build:\n    commands:\n      - |\n{lines}");
     let spec = Buildspec::parse(text.as_bytes()).unwrap();
     let command = &spec.phases[0].commands[0].text;
@@ -1078,8 +1085,127 @@ fn a_command_may_be_of_a_thousand_lines() {
 
 #[test]
 fn there_may_be_ten_thousand_commands() {
-    let commands: String = (0..10_000).map(|it| format!("      - echo {it}\n")).collect();
+    let commands = repeat(0..10_000, |it| format!("      - echo {it}\n"));
     let text = format!("version: 0.2\nphases:\n  build:\n    commands:\n{commands}");
     let spec = Buildspec::parse(text.as_bytes()).unwrap();
     assert_eq!(spec.phases[0].commands.len(), 10_000);
+}
+
+/// A file with all keys of `section`, of which number `wrong` has a value of the wrong kind. What
+/// is left of `wrong` is counted down on the way.
+fn document(section: &Section, wrong: &mut Option<usize>) -> String {
+    let mut entries = Vec::new();
+    for key in section.keys {
+        let is_wrong = *wrong == Some(0);
+        *wrong = wrong.and_then(|it| it.checked_sub(1));
+        let value = match (is_wrong, key.kind) {
+            (true, kind) => wrong_value(kind).to_owned(),
+            (false, Kind::Mapping(inner)) => document(inner, wrong),
+            (false, Kind::Named(inner, _)) => format!("{{id: {}}}", document(inner, wrong)),
+            (false, Kind::List(inner)) => format!("[{}]", document(inner, wrong)),
+            (false, kind) => right_value(kind),
+        };
+        // Nobody waits for himself.
+        let value = if key.name == "depend-on" && !is_wrong { "[]".to_owned() } else { value };
+        entries.push(format!("{}: {value}", key.name));
+    }
+    format!("{{{}}}", entries.join(", "))
+}
+
+fn right_value(kind: Kind) -> String {
+    match kind {
+        Kind::OneOf(values) => values[0].to_owned(),
+        Kind::AnyCase(values) => values[0].to_lowercase(),
+        Kind::Form(_) => "ABORT".to_owned(),
+        Kind::Bool => "yes".to_owned(),
+        Kind::Count => "2".to_owned(),
+        Kind::Values => "{A: x}".to_owned(),
+        Kind::ValueLists => "{A: [x]}".to_owned(),
+        _ => "x".to_owned(),
+    }
+}
+
+fn wrong_value(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text | Kind::Texts(_) | Kind::List(_) => "{a: b}",
+        Kind::Values | Kind::ValueLists | Kind::Mapping(_) | Kind::Named(..) => "[x]",
+        Kind::OneOf(_) | Kind::AnyCase(_) | Kind::Form(_) | Kind::Bool | Kind::Count => "nonsense",
+    }
+}
+
+#[test]
+fn every_key_takes_what_its_table_says_and_nothing_else() {
+    let right = document(&TOP, &mut None);
+    let spec = Buildspec::parse(right.as_bytes()).unwrap();
+    assert_eq!(spec.unknown_keys, [], "in {right}");
+    let mut count = 0;
+    loop {
+        let mut wrong = Some(count);
+        let text = document(&TOP, &mut wrong);
+        if wrong.is_some() {
+            break;
+        }
+        assert!(Buildspec::parse(text.as_bytes()).is_err(), "{text}");
+        count += 1;
+    }
+    assert!(count > 100, "{count} keys");
+}
+
+#[test]
+fn every_rule_has_a_file_that_breaks_it() {
+    let mut broken: Vec<&str> = Vec::new();
+    for (text, rule) in [
+        ("a: [", "yaml"),
+        ("a:\n\tb: c", "tab"),
+        ("a: b\na: c", "duplicate-key"),
+        ("\0", "encoding"),
+        ("", "empty-file"),
+        ("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "yaml"),
+        (&"- ".repeat(200), "yaml-limit"),
+        ("text", "wrong-type"),
+        ("phases: {}", "missing-key"),
+        ("version:\nphases: {}", "empty-key"),
+        ("version: 3\nphases: {}", "unknown-version"),
+        ("version: 0.2\nbatch: {}", "batch-only"),
+        ("version: 0.2\nphases: {deploy: {}}", "unknown-phase"),
+        ("version: 0.2\nphases: {build: {commands: [[x]]}}", "command-not-text"),
+        ("version: 0.2\nphases: {}\nproxy: {logs: maybe}", "bad-boolean"),
+        ("version: 0.2\nphases: {}\ncache: {action: both}", "bad-value"),
+        ("version: 0.2\nphases: {}\nenv: {shell: zsh}", "unknown-shell"),
+        ("version: 0.2\nphases: {}\nenv: {variables: {CODEBUILD_A: x}}", "reserved-variable"),
+        ("version: 0.2\nphases: {}\nenv: {variables: {a=b: x}}", "bad-variable-name"),
+        ("version: 0.2\nphases: {}\nrun-as: \"\\0\"", "nul-character"),
+        ("version: 0.2\nphases: {}\nenv: {secrets-manager: {A: ''}}", "bad-reference"),
+        ("version: 0.2\nphases: {build: {on-failure: no}}", "bad-on-failure"),
+        ("version: 0.2\nphases: {}\ncache: {fallback-keys: [a, b, c, d, e, f]}", "too-many"),
+        ("version: 0.2\nphases: {}\nbatch: {build-list: [{identifier: a/b}]}", "bad-identifier"),
+        (
+            "version: 0.2\nphases: {}\nbatch: {build-list: [{identifier: a}, {identifier: a}]}",
+            "duplicate-identifier",
+        ),
+        (
+            "version: 0.2\nphases: {}\nbatch: {build-graph: [{identifier: a, depend-on: b}]}",
+            "unknown-dependency",
+        ),
+        (
+            "version: 0.2\nphases: {}\nbatch: {build-graph: [{identifier: a, depend-on: a}]}",
+            "dependency-cycle",
+        ),
+    ] {
+        let problems = Buildspec::parse(text.as_bytes()).unwrap_err();
+        assert!(problems.iter().any(|it| it.rule == rule), "{rule}: {problems:?}");
+        broken.push(rule);
+    }
+    for Rule { name, .. } in RULES {
+        assert!(broken.contains(&name), "nothing breaks {name}");
+    }
+}
+
+#[test]
+fn long_texts_of_a_file_are_not_repeated_in_full() {
+    let long = "x".repeat(100_000);
+    let text = format!("version: {long}\nphases: {{{long}: {{on-failure: {long}}}}}\n");
+    for Problem { message, aws, .. } in Buildspec::parse(text.as_bytes()).unwrap_err() {
+        assert!(message.len() + aws.unwrap_or_default().len() < 1000, "{message}");
+    }
 }

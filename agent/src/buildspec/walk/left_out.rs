@@ -21,7 +21,7 @@ impl Walk {
     fn check(&mut self, node: Node, kind: Kind, path: &str) {
         match kind {
             Kind::Text | Kind::Form(_) => drop(self.optional(node, path)),
-            Kind::OneOf(values) => self.check_one_of(node, values, path),
+            Kind::OneOf(values) | Kind::AnyCase(values) => self.check_one_of(node, values, path),
             Kind::Bool => drop(self.boolean(node, path)),
             Kind::Count => self.check_count(node, path),
             Kind::Texts(most) => self.check_texts(node, most, path),
@@ -62,6 +62,7 @@ impl Walk {
         }
     }
 
+    /// All that is left out and has a choice takes it in any case.
     fn check_one_of(&mut self, node: Node, values: &[&str], path: &str) {
         let place = node.place;
         let Some(value) = self.optional(node, path) else { return };
