@@ -1,6 +1,6 @@
 //! `phases`: what runs, who runs it, and what happens if it fails.
 
-use super::{Walk, kind};
+use super::{MOST_SUGGESTIONS, Walk, kind};
 use crate::{
     buildspec::{
         Command, PhaseCommands, RuntimeVersion,
@@ -29,7 +29,10 @@ impl Walk {
     }
 
     fn unknown_phase(&mut self, name: String, place: Place) {
-        let suggestion = nearest(&name, &Phase::ALL.map(Phase::name));
+        let suggestion = match self.problems.len() < MOST_SUGGESTIONS {
+            true => nearest(&name, &Phase::ALL.map(Phase::name)),
+            false => None,
+        };
         self.problems.push(Fault::Phase { name, suggestion }.at(place));
     }
 
