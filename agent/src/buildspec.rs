@@ -4,10 +4,14 @@
 //! can be run; every question that the text raises was answered here. All problems of a file
 //! that is YAML are found in one pass.
 //!
-//! What is of the language and not built yet is a problem that names the key: it is never left
-//! out in silence. What is not of the language is a [`UnknownKey`], as it is for CodeBuild.
+//! What is of the language and not built yet is checked, and is an [`IgnoredKey`]: it is never
+//! left out in silence. What is not of the language is a [`UnknownKey`], as it is for CodeBuild.
 
+pub(crate) mod keys;
+mod on_failure;
 mod problem;
+mod reference;
+mod rules;
 mod suggest;
 mod walk;
 
@@ -18,6 +22,8 @@ use crate::{
 };
 
 pub use problem::Problem;
+pub use reference::ReferenceError;
+pub use rules::{RULES, Rule};
 
 /// A checked buildspec file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -237,6 +243,7 @@ impl ShellName {
             "bash" => Some(Self::Bash),
             "/bin/sh" => Some(Self::BinSh),
             "/bin/bash" => Some(Self::BinBash),
+            // The one of Windows is elsewhere called by its own name.
             "powershell.exe" | "pwsh" => Some(Self::Pwsh),
             _ => None,
         }

@@ -3,6 +3,8 @@
 //! Read in this order:
 //! - [`buildspec`]: the bytes of a file to a checked value, or everything that is wrong with it;
 //!   on the way, `yaml` (a tree with places) and [`source`] (what a place is).
+//! - [`schema`]: the same language, as editors want to know it.
+//! - [`runtimes`]: which runtimes an image has, and how a build chooses among them.
 //! - [`phase`]: the parts of a build, and which one comes after which.
 //! - [`choice`]: what AWS leaves open, and what is chosen.
 //! - [`secret`]: values that nobody must see, the port for them, and the masking of output.
@@ -33,6 +35,8 @@ pub mod event;
 pub mod phase;
 pub mod plan;
 pub mod run;
+pub mod runtimes;
+pub mod schema;
 pub mod secret;
 pub mod shell;
 pub mod source;

@@ -6,9 +6,13 @@
 //! **Architecture invariant:** bytes in, a tree or an error with a place out; and whatever the
 //! bytes are, in bounded time, memory, and stack.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    mem,
+};
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, ScanError, YamlData};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use thiserror::Error;
 
 use crate::source::Place;
@@ -83,9 +87,9 @@ pub(crate) enum YamlError {
         place: Place,
     },
     /// Aliases of aliases become too much.
-    #[error("the aliases stand for more than 100,000 values")]
+    #[error("the anchors and aliases stand for too much")]
     AliasBomb {
-        /// Where the first alias too many is.
+        /// Where the first anchor or alias too many is.
         place: Place,
     },
     /// Anything else that YAML forbids.
@@ -118,26 +122,22 @@ pub(crate) enum YamlError {
     },
 }
 
-/// How deep blocks may be nested. The parser and its tree use the stack, level by level.
+/// How deep values may be nested. Whoever walks the tree uses the stack, level by level.
 const MAX_DEPTH: usize = 100;
+
+/// How much all anchors and aliases together may stand for, in bytes of memory.
+const MAX_COPIED: usize = 16 << 20;
 
 /// Reads one document.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Node, YamlError> {
     let text = decode(bytes)?;
-    if let Some(place) = too_deep(text) {
-        return Err(YamlError::TooDeep { place });
+    let mut parser = Parser::new_from_str(text);
+    let mut builder = Builder::default();
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|err| scan_error(text, &err))?;
+        builder.take(event, place(span.start))?;
     }
-    let documents = MarkedYaml::load_from_str(text).map_err(|err| scan_error(text, &err))?;
-    let root = match documents.as_slice() {
-        [] => return Err(YamlError::Empty),
-        [root] if root.data.is_badvalue() || root.data.is_null() => return Err(YamlError::Empty),
-        [root] => root,
-        [_, second, ..] => {
-            let place = place(second.span.start);
-            return Err(YamlError::Documents { count: documents.len(), place });
-        }
-    };
-    Reader::new(text).node(root)
+    builder.finish()
 }
 
 impl YamlError {
@@ -173,42 +173,9 @@ fn decode(bytes: &[u8]) -> Result<&str, YamlError> {
     }
 }
 
-/// Where blocks get deeper than [`MAX_DEPTH`], judged by indentation and by `- - -`.
-///
-/// The text of a block scalar counts too, which does no harm: nobody indents that often.
-fn too_deep(text: &str) -> Option<Place> {
-    let mut indents: Vec<usize> = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let rest = line.trim_start_matches(' ');
-        if rest.is_empty() || rest.starts_with('#') {
-            continue;
-        }
-        let indent = line.len() - rest.len();
-        while indents.last().is_some_and(|top| *top >= indent) {
-            indents.pop();
-        }
-        indents.push(indent);
-        let indicators = rest
-            .split(' ')
-            .take_while(|word| word.is_empty() || matches!(*word, "-" | "?" | ":"))
-            .filter(|word| !word.is_empty())
-            .count();
-        if indents.len() + indicators > MAX_DEPTH {
-            return Some(Place { line: index + 1, column: indent + 1 });
-        }
-    }
-    None
-}
-
 fn scan_error(text: &str, err: &ScanError) -> YamlError {
     let place = place(*err.marker());
     let message = err.info();
-    if message.starts_with("duplicated key") {
-        return YamlError::Duplicate { key: key_at(text, place), place };
-    }
-    if message.starts_with("alias expansion exceeded") {
-        return YamlError::AliasBomb { place };
-    }
     if message.starts_with("recursion limit") {
         return YamlError::TooDeep { place };
     }
@@ -216,13 +183,6 @@ fn scan_error(text: &str, err: &ScanError) -> YamlError {
         Some(place) if message.contains("tab") => YamlError::Tab { place },
         _ => YamlError::Syntax { message: message.to_owned(), place },
     }
-}
-
-/// The key that starts at `place`.
-fn key_at(text: &str, place: Place) -> String {
-    let line = text.lines().nth(place.line - 1).unwrap_or_default();
-    let rest: String = line.chars().skip(place.column - 1).collect();
-    rest.split(':').next().unwrap_or_default().trim().to_owned()
 }
 
 /// The first tab in the indentation of the line at `place`, or of a line next to it: a parser may
@@ -242,92 +202,188 @@ fn place(marker: Marker) -> Place {
     Place { line: marker.line(), column: marker.col() + 1 }
 }
 
-/// Turns the parser's tree into ours.
-///
-/// The parser guesses types, so the text of what it took for a number is read again from the
-/// source. An alias hides where that was; anchors are noted on the way.
-struct Reader<'s> {
-    text: &'s str,
-    /// The byte offset of each character; empty if all of them are one byte.
-    offsets: Vec<usize>,
-    /// The text of each anchored scalar that the parser took for something else.
-    anchors: HashMap<&'s str, &'s str>,
+/// Makes a tree of what the parser finds, piece by piece.
+#[derive(Default)]
+struct Builder {
+    /// How many documents have begun.
+    documents: usize,
+    /// The first value of the second document.
+    second: Option<Place>,
+    /// The value of the first document.
+    root: Option<Node>,
+    /// The lists and mappings that have begun and not ended.
+    open: Vec<Open>,
+    /// The values that have anchors, by the parser's number for the anchor.
+    anchors: HashMap<usize, Anchored>,
+    /// What `anchors`, and the aliases of them, stand for so far.
+    copied: usize,
 }
 
-impl<'s> Reader<'s> {
-    fn new(text: &'s str) -> Self {
-        let offsets = match text.is_ascii() {
-            true => Vec::new(),
-            false => text.char_indices().map(|(offset, _)| offset).collect(),
+/// A list or a mapping that has begun.
+struct Open {
+    place: Place,
+    anchor: usize,
+    /// The items; in a mapping, keys and values in turn.
+    nodes: Vec<Node>,
+}
+
+/// A value that an alias may stand for.
+struct Anchored {
+    node: Node,
+    size: Size,
+}
+
+/// How large a value is.
+#[derive(Clone, Copy)]
+struct Size {
+    bytes: usize,
+    depth: usize,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), YamlError> {
+        if self.documents > 1 {
+            self.skip(&event, place);
+            return Ok(());
+        }
+        match event {
+            Event::DocumentStart(_) => self.documents += 1,
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = scalar(text, style, tag.as_deref());
+                self.add(Node { place, value }, anchor)?;
+            }
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                self.is_not_too_deep(1, place)?;
+                self.open.push(Open { place, anchor, nodes: Vec::new() });
+            }
+            Event::SequenceEnd => {
+                if let Some(Open { place, anchor, nodes }) = self.open.pop() {
+                    self.add(Node { place, value: Value::List(nodes) }, anchor)?;
+                }
+            }
+            Event::MappingEnd => {
+                if let Some(Open { place, anchor, nodes }) = self.open.pop() {
+                    self.add(Node { place, value: Value::Map(entries(nodes)?) }, anchor)?;
+                }
+            }
+            Event::Alias(anchor) => self.alias(anchor, place)?,
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+        }
+        Ok(())
+    }
+
+    /// Counts the documents after the first, and is not interested in what they hold.
+    fn skip(&mut self, event: &Event<'_>, place: Place) {
+        match event {
+            Event::DocumentStart(_) => self.documents += 1,
+            Event::DocumentEnd | Event::StreamEnd => {}
+            _ => _ = self.second.get_or_insert(place),
+        }
+    }
+
+    fn finish(self) -> Result<Node, YamlError> {
+        match (self.root, self.second) {
+            (_, Some(place)) => Err(YamlError::Documents { count: self.documents, place }),
+            (Some(root), None) if root.value != Value::Null => Ok(root),
+            (_, None) => Err(YamlError::Empty),
+        }
+    }
+
+    /// Adds a whole value to what is open. (The parser's numbers of anchors begin with 1.)
+    fn add(&mut self, node: Node, anchor: usize) -> Result<(), YamlError> {
+        if anchor > 0 {
+            let size = measure(&node);
+            self.copy(size, node.place)?;
+            self.anchors.insert(anchor, Anchored { node: node.clone(), size });
+        }
+        match self.open.last_mut() {
+            Some(open) => open.nodes.push(node),
+            None => self.root = Some(node),
+        }
+        Ok(())
+    }
+
+    fn alias(&mut self, anchor: usize, place: Place) -> Result<(), YamlError> {
+        let Some(Anchored { node, size }) = self.anchors.get(&anchor) else {
+            let message = "an alias stands for what it is in".to_owned();
+            return Err(YamlError::Syntax { message, place });
         };
-        Self { text, offsets, anchors: HashMap::new() }
+        let (node, size) = (Node { place, value: node.value.clone() }, *size);
+        self.is_not_too_deep(size.depth, place)?;
+        self.copy(size, place)?;
+        self.add(node, 0)
     }
 
-    fn node(&mut self, yaml: &MarkedYaml<'_>) -> Result<Node, YamlError> {
-        let place = place(yaml.span.start);
-        let value = match &yaml.data {
-            YamlData::Value(Scalar::String(text)) => Value::Text(text.to_string()),
-            YamlData::Value(Scalar::Null) => Value::Null,
-            YamlData::Sequence(items) => {
-                Value::List(items.iter().map(|it| self.node(it)).collect::<Result<_, _>>()?)
-            }
-            YamlData::Mapping(pairs) => {
-                let pairs = pairs.iter().map(|(key, value)| self.entry(key, value));
-                Value::Map(merge(pairs.collect::<Result<_, _>>()?)?)
-            }
-            // Tags mean nothing to CodeBuild.
-            YamlData::Tagged(_, inner) => return self.node(inner),
-            YamlData::Value(_)
-            | YamlData::BadValue
-            | YamlData::Representation(..)
-            | YamlData::Alias(_) => {
-                Value::Text(self.raw(yaml.span.start.index(), yaml.span.end.index()).to_owned())
-            }
+    fn copy(&mut self, size: Size, place: Place) -> Result<(), YamlError> {
+        self.copied = self.copied.saturating_add(size.bytes);
+        match self.copied > MAX_COPIED {
+            true => Err(YamlError::AliasBomb { place }),
+            false => Ok(()),
+        }
+    }
+
+    fn is_not_too_deep(&self, more: usize, place: Place) -> Result<(), YamlError> {
+        match self.open.len() + more > MAX_DEPTH {
+            true => Err(YamlError::TooDeep { place }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A scalar is nothing, or the text of it. Tags mean nothing to CodeBuild, except that `!!str`
+/// says that `null` is a word.
+fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Value {
+    let is_text = tag.is_some_and(|it| it.is_yaml_core_schema() && it.suffix == "str");
+    let is_plain = style == ScalarStyle::Plain && !is_text;
+    match text.as_ref() {
+        "" | "~" | "null" | "Null" | "NULL" if is_plain => Value::Null,
+        _ => Value::Text(text.into_owned()),
+    }
+}
+
+/// The entries of a mapping whose keys and values come in turn.
+fn entries(nodes: Vec<Node>) -> Result<Vec<Entry>, YamlError> {
+    let mut entries = Vec::with_capacity(nodes.len() / 2);
+    let mut nodes = nodes.into_iter();
+    while let (Some(Node { place, value }), Some(node)) = (nodes.next(), nodes.next()) {
+        let key = match value {
+            Value::Text(key) => key,
+            Value::Null => String::new(),
+            Value::List(_) | Value::Map(_) => return Err(YamlError::KeyNotText { place }),
         };
-        Ok(Node { place, value })
+        entries.push(Entry { key, place, node });
     }
+    let mut keys = HashSet::new();
+    if let Some(Entry { key, place, .. }) = entries.iter().find(|it| !keys.insert(&it.key)) {
+        return Err(YamlError::Duplicate { key: key.clone(), place: *place });
+    }
+    merge(entries)
+}
 
-    fn entry(&mut self, key: &MarkedYaml<'_>, value: &MarkedYaml<'_>) -> Result<Entry, YamlError> {
-        let Node { place, value: name } = self.node(key)?;
-        let node = self.node(value)?;
-        match name {
-            Value::Text(key) => Ok(Entry { key, place, node }),
-            Value::Null => Ok(Entry { key: String::new(), place, node }),
-            Value::List(_) | Value::Map(_) => Err(YamlError::KeyNotText { place }),
-        }
-    }
+fn measure(node: &Node) -> Size {
+    let own = |text: &String| mem::size_of::<Entry>() + text.len();
+    let inner: Vec<Size> = match &node.value {
+        Value::Null => Vec::new(),
+        Value::Text(text) => return Size { bytes: own(text), depth: 0 },
+        Value::List(items) => items.iter().map(measure).collect(),
+        Value::Map(entries) => entries.iter().map(measure_entry).collect(),
+    };
+    let depth = inner.iter().map(|it| it.depth + 1).max().unwrap_or_default();
+    let bytes =
+        inner.iter().map(|it| it.bytes).fold(mem::size_of::<Entry>(), usize::saturating_add);
+    Size { bytes, depth }
+}
 
-    /// The text of a scalar that is written, with its anchor and tag, from character `start` to
-    /// `end`.
-    fn raw(&mut self, start: usize, end: usize) -> &'s str {
-        let (start, end) = (self.offset(start), self.offset(end));
-        let mut text = self.text.get(start..end).unwrap_or_default().trim_end();
-        if let Some(name) = text.strip_prefix('*') {
-            return self.anchors.get(name).copied().unwrap_or_default();
-        }
-        let mut anchor = None;
-        while text.starts_with(['&', '!'])
-            && let Some((property, rest)) = text.split_once(char::is_whitespace)
-        {
-            anchor = property.strip_prefix('&').or(anchor);
-            text = rest.trim_start();
-        }
-        if let Some(name) = anchor {
-            self.anchors.insert(name, text);
-        }
-        text
-    }
-
-    fn offset(&self, index: usize) -> usize {
-        match self.offsets.is_empty() {
-            true => index.min(self.text.len()),
-            false => self.offsets.get(index).copied().unwrap_or(self.text.len()),
-        }
-    }
+fn measure_entry(entry: &Entry) -> Size {
+    let Size { bytes, depth } = measure(&entry.node);
+    Size { bytes: bytes + entry.key.len(), depth }
 }
 
 /// Resolves `<<`: its keys are added where they are not set, those of earlier mappings first.
 fn merge(entries: Vec<Entry>) -> Result<Vec<Entry>, YamlError> {
+    if entries.iter().all(|it| it.key != "<<") {
+        return Ok(entries);
+    }
     let (to_merge, mut own): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|it| it.key == "<<");
     let mut keys: HashSet<String> = own.iter().map(|it| it.key.clone()).collect();
@@ -608,6 +664,12 @@ mod tests {
         "#]],
         );
         check(
+            "a: &a [*a]\n",
+            expect![[r#"
+            1:8 an alias stands for what it is in
+        "#]],
+        );
+        check(
             "[a]: 1\n",
             expect![[r#"
             1:1 a key must be text
@@ -631,6 +693,13 @@ mod tests {
         let keys: Vec<String> = (0..20_000).map(|it| format!("  k{it}: x\n")).collect();
         let keys = keys.concat();
         let wide = format!("a: &a\n{keys}b: {{<<: *a, k1: y}}\nc: {{<<: *a}}\n");
+        let towers = (1..100).map(|it| {
+            let (open, close) = ("[".repeat(50), "]".repeat(50));
+            format!("a{it}: &a{it} {open}*a{}{close}\n", it - 1)
+        });
+        let towers = iter::once("a0: &a0 x\n".to_owned()).chain(towers);
+        let nested: String = (0..90).map(|it| ["&a", &it.to_string(), " ["].concat()).collect();
+        let nested = format!("a: {nested}{}{}", "x".repeat(1_000_000), "]".repeat(90));
         let staircase = (0..2000).map(|it| format!("{}a:\n", " ".repeat(it)));
         for (name, text) in [
             ("laughs", laughs.collect::<String>()),
@@ -638,6 +707,8 @@ mod tests {
             ("dashes", "- ".repeat(100_000)),
             ("keys", "? ".repeat(100_000)),
             ("staircase", staircase.collect::<String>()),
+            ("towers", towers.collect::<String>()),
+            ("nested anchors", nested),
             ("wide", wide),
             ("deep enough", "- ".repeat(80) + "x"),
         ] {

@@ -1,10 +1,11 @@
 //! What can be wrong with a buildspec file, and what a person is told of it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use thiserror::Error;
 
-use crate::{buildspec::ShellName, phase::Phase, source::Place, yaml::YamlError};
+use super::{ShellName, on_failure::OnFailureError, reference::ReferenceError};
+use crate::{phase::Phase, source::Place, yaml::YamlError};
 
 /// One thing that is wrong with a buildspec file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +18,8 @@ pub struct Problem {
     pub hint: Option<String>,
     /// What CodeBuild says of it, if that is known: the message of its `YAML_FILE_ERROR`.
     pub aws: Option<String>,
+    /// The name of its rule: one of [`RULES`](super::RULES).
+    pub rule: &'static str,
 }
 
 /// What is wrong, with all that a person needs to know.
@@ -26,35 +29,77 @@ pub(super) enum Fault {
     Yaml(YamlError),
     #[error("the file holds {found}, not a mapping of keys")]
     Root { found: &'static str },
-    #[error("`{key}` is missing")]
+    #[error("`{}` is missing", short(key))]
     Missing { key: String },
-    #[error("`{key}` is empty")]
+    #[error("`{}` is empty", short(key))]
     Empty { key: String },
-    #[error("buildspec version `{version}` is not supported{}", yet(version))]
+    #[error("buildspec version `{}` is not supported", short(version))]
     Version { version: String },
-    #[error("`{key}` is not supported yet")]
-    NotYet { key: String },
-    #[error("the phase `{name}` is unknown")]
+    #[error("the file has `batch`, and no `phases` that could be run here")]
+    BatchOnly,
+    #[error("the phase `{}` is unknown", short(name))]
     Phase { name: String, suggestion: Option<&'static str> },
-    #[error("`{key}` is {found}, not {wanted}")]
+    #[error("`{}` is {found}, not {wanted}", short(key))]
     Kind { key: String, found: &'static str, wanted: &'static str },
     #[error("command {number} of `{key}` is {found}, not text")]
     Command { key: String, number: usize, found: &'static str, line: usize },
-    #[error("`{key}` is `{value}`, not yes or no")]
+    #[error("`{}` is `{}`, not yes or no", short(key), short(value))]
     Bool { key: String, value: String },
-    #[error("the shell `{name}` is not supported")]
+    #[error("`{}` cannot be `{}`", short(key), short(value))]
+    Value { key: String, value: String, wanted: String },
+    #[error("the shell `{}` is not supported", short(name))]
     Shell { name: String },
-    #[error("the variable `{name}` begins with `CODEBUILD_`, which only the build may set")]
+    #[error(
+        "the variable `{}` begins with `CODEBUILD_`, which only the build may set",
+        short(name)
+    )]
     Reserved { name: String },
-    #[error("`{name}` cannot be the name of a variable")]
+    #[error("`{}` cannot be the name of a variable", short(name))]
     VariableName { name: String },
-    #[error("`{key}` holds a NUL character, which no shell can take")]
+    #[error("`{}` holds a NUL character, which no shell can take", short(key))]
     Nul { key: String },
+    #[error("`{}` names no parameter", short(key))]
+    Parameter { key: String },
+    #[error("`{}` is no reference to a secret: {source}", short(key))]
+    Reference { key: String, source: ReferenceError },
+    #[error("`{key}` is `{}`: {source}", short(value))]
+    OnFailure { key: String, value: String, source: OnFailureError },
+    #[error("`{}` has more than {most} entries", short(key))]
+    TooMany { key: String, most: usize },
+    #[error("`{}` cannot be an identifier", short(name))]
+    Identifier { name: String },
+    #[error("the identifier `{}` is there twice", short(name))]
+    Duplicate { name: String },
+    #[error("`{}` waits for `{}`, which does not exist", short(waiting), short(name))]
+    Dependency { waiting: String, name: String },
+    #[error("{}", circle(names))]
+    Cycle { names: Vec<String> },
 }
 
-/// Says that a version exists, though not here.
-fn yet(version: &str) -> &'static str {
-    if version == "0.1" { " yet" } else { "" }
+/// How much of a text of the file is repeated.
+const LONGEST: usize = 100;
+
+/// How many names are listed.
+const MOST_NAMES: usize = 8;
+
+/// The beginning of a text that may be of any length.
+fn short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// Says of each of these builds that it waits for the next, and of the last that it waits for the
+/// first.
+fn circle(names: &[String]) -> String {
+    if let [name] = names {
+        return format!("the build `{}` waits for itself", short(name));
+    }
+    let shown: Vec<String> =
+        names.iter().take(MOST_NAMES).map(|it| format!("`{}`", short(it))).collect();
+    let more = if names.len() > MOST_NAMES { ", …" } else { "" };
+    format!("the builds {}{more} wait for one another", shown.join(", "))
 }
 
 const COLON: &str = "a colon followed by a space makes a mapping: put quotes around the whole text";
@@ -65,44 +110,80 @@ impl Fault {
     }
 
     pub(super) fn problem(self, place: Option<Place>) -> Problem {
-        Problem { place, message: self.to_string(), hint: self.hint(), aws: self.aws(place) }
+        Problem {
+            place,
+            message: self.to_string(),
+            hint: self.hint(),
+            aws: self.aws(place),
+            rule: self.rule(),
+        }
+    }
+
+    fn rule(&self) -> &'static str {
+        match self {
+            Self::Yaml(err) => yaml_rule(err),
+            Self::Root { .. } | Self::Kind { .. } => "wrong-type",
+            Self::Missing { .. } => "missing-key",
+            Self::Empty { .. } => "empty-key",
+            Self::Version { .. } => "unknown-version",
+            Self::BatchOnly => "batch-only",
+            Self::Phase { .. } => "unknown-phase",
+            Self::Command { .. } => "command-not-text",
+            Self::Bool { .. } => "bad-boolean",
+            Self::Value { .. } => "bad-value",
+            Self::Shell { .. } => "unknown-shell",
+            Self::Reserved { .. } => "reserved-variable",
+            Self::VariableName { .. } => "bad-variable-name",
+            Self::Nul { .. } => "nul-character",
+            Self::Parameter { .. } | Self::Reference { .. } => "bad-reference",
+            Self::OnFailure { .. } => "bad-on-failure",
+            Self::TooMany { .. } => "too-many",
+            Self::Identifier { .. } => "bad-identifier",
+            Self::Duplicate { .. } => "duplicate-identifier",
+            Self::Dependency { .. } => "unknown-dependency",
+            Self::Cycle { .. } => "dependency-cycle",
+        }
     }
 
     fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Yaml(err) => return yaml_hint(err).map(str::to_owned),
-            Self::Version { .. } => "write `version: 0.2`".to_owned(),
-            Self::Missing { key } | Self::Empty { key } if key == "version" => {
-                "write `version: 0.2`".to_owned()
+        let hint = match self {
+            Self::Yaml(err) => yaml_hint(err)?,
+            Self::Version { .. } => "write `version: 0.2`",
+            Self::Empty { key } if key == "phases" => "indent what belongs to it by two spaces",
+            Self::Missing { key } | Self::Empty { key } => missing_hint(key)?,
+            Self::BatchOnly => "add `phases`, or run the buildspec of one of its builds",
+            Self::Phase { suggestion: Some(name), .. } => {
+                return Some(format!("did you mean `{name}`?"));
             }
-            Self::Missing { key } if key == "phases" => {
-                "a buildspec needs `phases`, with `commands` in them".to_owned()
-            }
-            Self::Empty { key } if key == "phases" => {
-                "indent what belongs to it by two spaces".to_owned()
-            }
-            Self::Phase { suggestion: Some(name), .. } => format!("did you mean `{name}`?"),
             Self::Phase { suggestion: None, .. } => {
-                let names = Phase::ALL.map(|it| format!("`{}`", it.name()));
-                format!("the phases are {}", names.join(", "))
+                return Some(names("the phases are", &Phase::ALL.map(Phase::name)));
             }
-            Self::Shell { .. } => {
-                let names = ShellName::NAMES.map(|it| format!("`{it}`"));
-                format!("the shells are {}", names.join(", "))
+            Self::Shell { name } if name == "cmd.exe" => {
+                "there is no such shell on Linux: write the commands for `bash`, or for `pwsh`"
             }
+            Self::Shell { .. } => return Some(names("the shells are", &ShellName::NAMES)),
+            Self::Value { wanted, .. } => return Some(wanted.clone()),
             Self::Command { found: "a mapping", .. }
-            | Self::Kind { wanted: "text", found: "a mapping", .. } => COLON.to_owned(),
+            | Self::Kind { wanted: "text", found: "a mapping", .. } => COLON,
             Self::Kind { wanted: "a mapping", key, .. } if Phase::named(key).is_some() => {
-                "write `commands:` above the commands".to_owned()
+                "write `commands:` above the commands"
             }
+            Self::Reference { .. } => "write `secret-id:json-key:version-stage:version-id`",
+            Self::OnFailure { source: OnFailureError::Pattern(err), .. } => {
+                return Some(pattern_hint(err));
+            }
+            Self::OnFailure { .. } => {
+                "write ABORT, CONTINUE, RETRY, RETRY-count, RETRY-regex, or RETRY-count-regex"
+            }
+            Self::Identifier { .. } => "write letters, digits, and `_`",
             _ => return None,
-        })
+        };
+        Some(hint.to_owned())
     }
 
     fn aws(&self, place: Option<Place>) -> Option<String> {
-        let line = place.map_or(0, |it| it.line);
         match self {
-            Self::Yaml(err) => yaml_aws(err, line),
+            Self::Yaml(err) => yaml_aws(err, place.map_or(0, |it| it.line)),
             // CodeBuild counts from 0 here, and always names the line before, too.
             Self::Command { number, found: "a mapping", line, .. } => Some(format!(
                 "Expected Commands[{}] to be of string type: found subkeys instead at line \
@@ -112,10 +193,44 @@ impl Fault {
             )),
             Self::Phase { name, .. } => Some(format!(
                 "Invalid buildspec phase name: {}. Expecting: BUILD,INSTALL,POST_BUILD,PRE_BUILD",
-                name.to_uppercase()
+                short(name).to_uppercase()
             )),
             _ => None,
         }
+    }
+}
+
+fn names(before: &str, names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|it| format!("`{it}`")).collect();
+    format!("{before} {}", names.join(", "))
+}
+
+fn missing_hint(key: &str) -> Option<&'static str> {
+    match key {
+        "version" => Some("write `version: 0.2`"),
+        "phases" => Some("a buildspec needs `phases`, with `commands` in them"),
+        _ => None,
+    }
+}
+
+/// The last line of what the `regex` crate says; those before it draw the pattern.
+fn pattern_hint(err: &regex::Error) -> String {
+    let text = err.to_string();
+    let last = text.lines().next_back().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
+}
+
+fn yaml_rule(err: &YamlError) -> &'static str {
+    match err {
+        YamlError::Binary { .. } | YamlError::Utf16 | YamlError::NotUtf8 { .. } => "encoding",
+        YamlError::Empty => "empty-file",
+        YamlError::Tab { .. } => "tab",
+        YamlError::Duplicate { .. } => "duplicate-key",
+        YamlError::TooDeep { .. } | YamlError::AliasBomb { .. } => "yaml-limit",
+        YamlError::Syntax { .. }
+        | YamlError::Documents { .. }
+        | YamlError::KeyNotText { .. }
+        | YamlError::Merge { .. } => "yaml",
     }
 }
 
@@ -127,26 +242,50 @@ fn yaml_hint(err: &YamlError) -> Option<&'static str> {
         YamlError::Utf16 | YamlError::NotUtf8 { .. } => Some("save the file as UTF-8"),
         YamlError::Empty => Some("write `version: 0.2`, and `phases` with `commands` in them"),
         YamlError::Tab { .. } => Some("indent with spaces"),
-        YamlError::Syntax { message, .. } if message.starts_with("mapping values") => Some(COLON),
+        YamlError::Syntax { message, .. } => syntax_hint(message),
         _ => None,
     }
 }
 
+fn syntax_hint(message: &str) -> Option<&'static str> {
+    if message.starts_with("mapping values") {
+        Some(COLON)
+    } else if message.starts_with("while parsing a block") {
+        Some("indent what belongs together by the same number of spaces")
+    } else if message.starts_with("unexpected character") {
+        Some("put quotes around the whole text")
+    } else {
+        None
+    }
+}
+
 /// What go-yaml, which CodeBuild uses, says of the same text.
+///
+/// CodeBuild counts these lines from 0: what is wrong with the first line is "at line 0", and the
+/// tab on the fourth is "at line 3".
 fn yaml_aws(err: &YamlError, line: usize) -> Option<String> {
     let text = match err {
+        YamlError::Empty => return Some("wrong number of container tags, expected 1".to_owned()),
         YamlError::Tab { .. } => "found character that cannot start any token",
-        YamlError::Syntax { message, .. } => [
-            "mapping values are not allowed in this context",
-            "did not find expected key",
-            "expected ',' or ']'",
-        ]
-        .into_iter()
-        .find(|it| message.ends_with(it))?,
+        YamlError::Syntax { message, .. } => syntax_aws(message)?,
         _ => return None,
     };
-    let did_not = if text.starts_with("expected") { "did not find " } else { "" };
-    Some(format!("{did_not}{text} at line {line}"))
+    Some(format!("{text} at line {}", line.saturating_sub(1)))
+}
+
+/// go-yaml's words for those of our parser.
+fn syntax_aws(message: &str) -> Option<&'static str> {
+    const SAME: [(&str, &str); 8] = [
+        ("mapping values are not allowed", "mapping values are not allowed in this context"),
+        ("did not find expected key", "did not find expected key"),
+        ("expected ',' or ']'", "did not find expected ',' or ']'"),
+        ("expected ',' or '}'", "did not find expected ',' or '}'"),
+        ("expected '-' indicator", "did not find expected '-' indicator"),
+        ("expected node content", "did not find expected node content"),
+        ("simple key expect", "could not find expected ':'"),
+        ("unexpected character", "found character that cannot start any token"),
+    ];
+    SAME.into_iter().find(|(ours, _)| message.contains(ours)).map(|(_, theirs)| theirs)
 }
 
 impl fmt::Display for Problem {

@@ -1,46 +1,27 @@
 //! Walks the YAML of a buildspec file, key by key.
 //!
-//! The tables of keys here are all that is known of the language: `read` is what is built,
-//! `refused` is what is of the language and is not built yet.
+//! What the keys are is in the tables of [`keys`](super::keys). Here is how each kind of value is
+//! read, and what the whole file is made of; the parts have a module each.
 
+mod artifacts;
+mod batch;
+mod env;
+mod left_out;
+mod phases;
+
+use super::{
+    Buildspec, IgnoredKey, Problem, UnknownKey, User, Version,
+    keys::{PROXY, Section, TOP},
+    problem::Fault,
+    suggest::nearest,
+};
 use crate::{
-    buildspec::{
-        Artifacts, Buildspec, Command, PhaseCommands, Problem, ShellName, UnknownKey,
-        Value as Given, Variable, problem::Fault, suggest::nearest,
-    },
-    phase::Phase,
     source::Place,
     yaml::{self, Entry, Node, Value},
 };
 
-/// The keys of one section.
-struct Section {
-    read: &'static [&'static str],
-    refused: &'static [&'static str],
-}
-
-const TOP: Section = Section {
-    read: &["version", "env", "phases", "artifacts"],
-    refused: &["run-as", "proxy", "batch", "reports", "cache"],
-};
-
-const ENV: Section = Section {
-    read: &["shell", "variables"],
-    refused: &["parameter-store", "secrets-manager", "exported-variables", "git-credential-helper"],
-};
-
-const INSTALL: Section = Section {
-    read: &["commands", "finally"],
-    refused: &["run-as", "on-failure", "runtime-versions"],
-};
-
-const PHASE: Section =
-    Section { read: &["commands", "finally"], refused: &["run-as", "on-failure"] };
-
-const ARTIFACTS: Section = Section {
-    read: &["files", "base-directory", "discard-paths", "name"],
-    refused: &["exclude-paths", "enable-symlinks", "s3-prefix", "secondary-artifacts"],
-};
+/// For so many unknown keys it is looked what was meant; nobody reads more.
+const MOST_SUGGESTIONS: usize = 100;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Buildspec, Vec<Problem>> {
     let root = yaml::parse(bytes).map_err(|err| {
@@ -50,6 +31,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Buildspec, Vec<Problem>> {
     let mut walk = Walk::default();
     walk.root(root);
     if walk.problems.is_empty() {
+        walk.spec.ignored_keys.sort_by_key(|it| it.place);
+        walk.spec.unknown_keys.sort_by_key(|it| it.place);
         return Ok(walk.spec);
     }
     walk.problems.sort();
@@ -70,266 +53,211 @@ impl Walk {
             let found = kind(&root.value);
             return self.problems.push(Fault::Root { found }.at(root.place));
         };
-        for key in ["version", "phases"] {
-            if entries.iter().all(|it| it.key != key) {
-                self.problems.push(Fault::Missing { key: key.to_owned() }.problem(None));
+        let has = |key: &str| entries.iter().find(|it| it.key == key).map(|it| it.place);
+        if has("version").is_none() {
+            self.problems.push(Fault::Missing { key: "version".to_owned() }.problem(None));
+        }
+        match (has("phases"), has("batch")) {
+            (Some(_), _) => {}
+            (None, Some(place)) => self.problems.push(Fault::BatchOnly.at(place)),
+            (None, None) => {
+                self.problems.push(Fault::Missing { key: "phases".to_owned() }.problem(None));
             }
         }
-        for entry in self.known(entries, &TOP, "", "buildspec") {
-            match entry.key.as_str() {
-                "version" => self.version(entry),
-                "env" => self.env(entry),
-                "phases" => self.phases(entry),
-                _ => self.artifacts(entry),
-            }
+        // The version comes first: some keys are of one version alone.
+        for entry in self.known(entries, &TOP, "buildspec") {
+            self.top(entry);
+        }
+    }
+
+    fn top(&mut self, entry: Entry) {
+        match entry.key.as_str() {
+            "version" => self.version(entry),
+            "run-as" => self.spec.run_as = self.user(entry.node, "run-as"),
+            "env" => self.env(entry.node),
+            "environment_variables" => self.environment_variables(entry),
+            "proxy" => self.proxy(entry.node),
+            "phases" => self.phases(entry),
+            "artifacts" => self.artifacts(entry),
+            "batch" => self.batch(entry),
+            "reports" => self.left_out(entry, "rbuild does not process reports yet"),
+            _ => self.left_out(entry, "rbuild keeps no cache yet"),
         }
     }
 
     fn version(&mut self, entry: Entry) {
         let place = entry.node.place;
-        match self.text(entry, "version") {
+        match self.needed(entry, "version") {
             Some(version) if version == "0.2" => {}
+            Some(version) if version == "0.1" => self.spec.version = Version::V0_1,
             Some(version) => self.problems.push(Fault::Version { version }.at(place)),
             None => {}
         }
     }
 
-    fn env(&mut self, entry: Entry) {
-        let Some(entries) = self.map(entry.node, "env") else { return };
-        for entry in self.known(entries, &ENV, "env.", "env") {
-            match entry.key.as_str() {
-                "shell" => self.shell(entry),
-                _ => self.variables(entry),
+    fn proxy(&mut self, node: Node) {
+        for Entry { key, node, .. } in self.section(node, &PROXY, "proxy", "proxy") {
+            let path = format!("proxy.{key}");
+            match key.as_str() {
+                "upload-artifacts" => self.spec.proxy.upload_artifacts = self.boolean(node, &path),
+                _ => self.spec.proxy.logs = self.boolean(node, &path),
             }
         }
     }
 
-    fn shell(&mut self, entry: Entry) {
-        let place = entry.node.place;
-        let Some(name) = self.text(entry, "env.shell") else { return };
-        self.spec.shell = ShellName::named(&name);
-        if self.spec.shell.is_none() {
-            self.problems.push(Fault::Shell { name }.at(place));
+    /// Notes that `entry` is of the language, and left out.
+    fn ignore(&mut self, entry: &Entry, reason: &'static str) {
+        if entry.node.value != Value::Null {
+            let (key, place) = (entry.key.clone(), entry.place);
+            self.spec.ignored_keys.push(IgnoredKey { key, place, reason });
         }
     }
 
-    fn variables(&mut self, entry: Entry) {
-        for entry in self.map(entry.node, "env.variables").unwrap_or_default() {
-            let Entry { key: name, place, node } = entry;
-            if name.is_empty() || name.contains(['=', '\0']) {
-                self.problems.push(Fault::VariableName { name }.at(place));
-                continue;
-            }
-            if name.starts_with("CODEBUILD_") {
-                self.problems.push(Fault::Reserved { name }.at(place));
-                continue;
-            }
-            if let Some(value) = self.scalar(node, &format!("env.variables.{name}")) {
-                let value = Given::Plain(value);
-                self.spec.variables.push(Variable { name, value, place: Some(place) });
-            }
-        }
+    /// The known keys of the mapping `node`, in the order of their table.
+    fn section(&mut self, node: Node, section: &Section, path: &str, name: &str) -> Vec<Entry> {
+        let entries = self.map(node, path).unwrap_or_default();
+        self.known(entries, section, name)
     }
 
-    fn phases(&mut self, entry: Entry) {
-        if entry.node.value == Value::Null {
-            return self.problems.push(Fault::Empty { key: "phases".to_owned() }.at(entry.place));
-        }
-        for entry in self.map(entry.node, "phases").unwrap_or_default() {
-            match Phase::named(&entry.key) {
-                Some(phase) => self.phase(phase, entry.node),
-                None => {
-                    let suggestion = nearest(&entry.key, &Phase::ALL.map(Phase::name));
-                    let fault = Fault::Phase { name: entry.key, suggestion };
-                    self.problems.push(fault.at(entry.place));
-                }
-            }
-        }
-        self.spec.phases.sort_by_key(|it| it.phase);
-    }
-
-    fn phase(&mut self, phase: Phase, body: Node) {
-        let Some(entries) = self.map(body, phase.name()) else { return };
-        let section = if phase == Phase::Install { &INSTALL } else { &PHASE };
-        let prefix = format!("{}.", phase.name());
-        let mut found = PhaseCommands {
-            phase,
-            run_as: None,
-            on_failure: None,
-            commands: Vec::new(),
-            finally: Vec::new(),
-        };
-        for entry in self.known(entries, section, &prefix, &phase.to_string()) {
-            let commands = self.commands(&entry.key, entry.node, &prefix);
-            match entry.key.as_str() {
-                "commands" => found.commands = commands,
-                _ => found.finally = commands,
-            }
-        }
-        self.spec.phases.push(found);
-    }
-
-    fn commands(&mut self, key: &str, node: Node, prefix: &str) -> Vec<Command> {
-        let key = format!("{prefix}{key}");
-        let items = self.list(node, &key);
-        let mut commands = Vec::new();
-        for (index, Node { place, value }) in items.into_iter().enumerate() {
-            let text = match value {
-                Value::Text(text) => text,
-                // CodeBuild counts and runs it.
-                Value::Null => String::new(),
-                Value::List(_) | Value::Map(_) => {
-                    let (key, found) = (key.clone(), kind(&value));
-                    let fault = Fault::Command { key, number: index + 1, found, line: place.line };
-                    self.problems.push(fault.at(place));
-                    continue;
-                }
-            };
-            if self.has_no_nul(&text, &key, place) {
-                commands.push(Command { text, place });
-            }
-        }
-        commands
-    }
-
-    fn artifacts(&mut self, entry: Entry) {
-        let place = entry.place;
-        if entry.node.value == Value::Null {
-            return;
-        }
-        let Some(entries) = self.map(entry.node, "artifacts") else { return };
-        let mut found = Artifacts::default();
-        let mut is_wrong = false;
-        for entry in self.known(entries, &ARTIFACTS, "artifacts.", "artifacts") {
-            match entry.key.as_str() {
-                "files" => {
-                    let before = self.problems.len();
-                    found.files = self.files(entry.node);
-                    is_wrong = self.problems.len() > before;
-                }
-                "base-directory" => {
-                    found.base_directory = self.optional(entry.node, "artifacts.base-directory");
-                }
-                "name" => found.name = self.optional(entry.node, "artifacts.name"),
-                _ => found.discard_paths = self.boolean(entry.node, "artifacts.discard-paths"),
-            }
-        }
-        if found.files.is_empty() && !is_wrong {
-            let key = "artifacts.files".to_owned();
-            self.problems.push(Fault::Missing { key }.at(place));
-        }
-        self.spec.artifacts = Some(found);
-    }
-
-    fn files(&mut self, node: Node) -> Vec<String> {
-        let items = self.list(node, "artifacts.files");
-        items.into_iter().filter_map(|it| self.optional(it, "artifacts.files")).collect()
-    }
-
-    /// The entries that are built; tells of all others.
-    fn known(
-        &mut self,
-        entries: Vec<Entry>,
-        section: &Section,
-        prefix: &str,
-        name: &str,
-    ) -> Vec<Entry> {
+    /// The keys of `section`, in the order of their table; tells of all others. The log knows the
+    /// section as `name`.
+    fn known(&mut self, entries: Vec<Entry>, section: &Section, name: &str) -> Vec<Entry> {
         let mut known = Vec::new();
         for entry in entries {
-            if section.read.contains(&entry.key.as_str()) {
-                known.push(entry);
-            } else if section.refused.contains(&entry.key.as_str()) {
-                let key = format!("{prefix}{}", entry.key);
-                self.problems.push(Fault::NotYet { key }.at(entry.place));
-            } else {
-                let suggestion = nearest(&entry.key, &[section.read, section.refused].concat());
-                let Entry { key, place, .. } = entry;
-                let section = name.to_owned();
-                self.spec.unknown_keys.push(UnknownKey { section, key, place, suggestion });
+            match section.position(&entry.key) {
+                Some(position) => known.push((position, entry)),
+                None => self.unknown(entry, section, name),
             }
         }
-        known
+        known.sort_by_key(|(position, _)| *position);
+        known.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// The keys of a mapping; none if there is nothing.
-    fn map(&mut self, node: Node, key: &str) -> Option<Vec<Entry>> {
+    fn unknown(&mut self, entry: Entry, section: &Section, name: &str) {
+        let suggestion = match self.spec.unknown_keys.len() < MOST_SUGGESTIONS {
+            true => nearest(&entry.key, &section.names()),
+            false => None,
+        };
+        let Entry { key, place, .. } = entry;
+        self.spec.unknown_keys.push(UnknownKey {
+            section: name.to_owned(),
+            key,
+            place,
+            suggestion,
+        });
+    }
+
+    /// The entries of a mapping; none if there is nothing.
+    fn map(&mut self, node: Node, path: &str) -> Option<Vec<Entry>> {
         match node.value {
             Value::Map(entries) => Some(entries),
             Value::Null => Some(Vec::new()),
             value => {
-                self.wrong_kind(&value, key, "a mapping", node.place);
+                self.wrong_kind(&value, path, "a mapping", node.place);
                 None
             }
         }
     }
 
+    /// The entries of a mapping of any names, with at most so many.
+    fn named(&mut self, node: Node, path: &str, most: usize) -> Vec<Entry> {
+        let entries = self.map(node, path).unwrap_or_default();
+        if let Some(first) = entries.get(most) {
+            self.problems.push(Fault::TooMany { key: path.to_owned(), most }.at(first.place));
+        }
+        entries
+    }
+
     /// The items of a list; a scalar is a list of one, nothing is a list of none.
-    fn list(&mut self, node: Node, key: &str) -> Vec<Node> {
+    fn list(&mut self, node: Node, path: &str) -> Vec<Node> {
         match node.value {
             Value::List(items) => items,
             Value::Null => Vec::new(),
             Value::Text(_) => vec![node],
             value @ Value::Map(_) => {
-                self.wrong_kind(&value, key, "a list", node.place);
+                self.wrong_kind(&value, path, "a list", node.place);
                 Vec::new()
             }
         }
     }
 
+    /// The scalars of a list, and where they are; items that are nothing are left out.
+    fn texts(&mut self, node: Node, path: &str) -> Vec<(Place, String)> {
+        let items = self.list(node, path);
+        let text = |it: Node| Some((it.place, self.optional(it, path)?));
+        items.into_iter().filter_map(text).collect()
+    }
+
+    /// The scalars of a list.
+    fn strings(&mut self, node: Node, path: &str) -> Vec<String> {
+        self.texts(node, path).into_iter().map(|(_, text)| text).collect()
+    }
+
     /// The text of a key that must have one.
-    fn text(&mut self, entry: Entry, key: &str) -> Option<String> {
+    fn needed(&mut self, entry: Entry, path: &str) -> Option<String> {
         if entry.node.value == Value::Null {
-            self.problems.push(Fault::Empty { key: key.to_owned() }.at(entry.place));
+            self.problems.push(Fault::Empty { key: path.to_owned() }.at(entry.place));
             return None;
         }
-        self.scalar(entry.node, key)
+        self.scalar(entry.node, path)
     }
 
     /// The text of a key; none if there is nothing.
-    fn optional(&mut self, node: Node, key: &str) -> Option<String> {
+    fn optional(&mut self, node: Node, path: &str) -> Option<String> {
         match node.value {
             Value::Null => None,
-            _ => self.scalar(node, key),
+            _ => self.scalar(node, path),
         }
     }
 
     /// Some text; nothing is empty text.
-    fn scalar(&mut self, node: Node, key: &str) -> Option<String> {
+    fn scalar(&mut self, node: Node, path: &str) -> Option<String> {
         match node.value {
-            Value::Text(text) => self.has_no_nul(&text, key, node.place).then_some(text),
+            Value::Text(text) => self.has_no_nul(&text, path, node.place).then_some(text),
             Value::Null => Some(String::new()),
             value => {
-                self.wrong_kind(&value, key, "text", node.place);
+                self.wrong_kind(&value, path, "text", node.place);
                 None
             }
         }
     }
 
-    /// Yes or no, in all the ways of YAML 1.1; nothing is no.
-    fn boolean(&mut self, node: Node, key: &str) -> bool {
+    /// The name of a user; empty text is no name.
+    fn user(&mut self, node: Node, path: &str) -> Option<User> {
         let place = node.place;
-        let Some(value) = self.optional(node, key) else { return false };
+        let name = self.optional(node, path).filter(|it| !it.is_empty())?;
+        Some(User { name, place })
+    }
+
+    /// Yes or no, in all the ways of YAML 1.1; nothing is no.
+    fn boolean(&mut self, node: Node, path: &str) -> bool {
+        let place = node.place;
+        let Some(value) = self.optional(node, path) else { return false };
         match value.to_lowercase().as_str() {
             "yes" | "y" | "true" | "on" => true,
             "no" | "n" | "false" | "off" | "" => false,
             _ => {
-                self.problems.push(Fault::Bool { key: key.to_owned(), value }.at(place));
+                self.problems.push(Fault::Bool { key: path.to_owned(), value }.at(place));
                 false
             }
         }
     }
 
-    fn has_no_nul(&mut self, text: &str, key: &str, place: Place) -> bool {
+    fn has_no_nul(&mut self, text: &str, path: &str, place: Place) -> bool {
         let has_nul = text.contains('\0');
         if has_nul {
-            self.problems.push(Fault::Nul { key: key.to_owned() }.at(place));
+            self.problems.push(Fault::Nul { key: path.to_owned() }.at(place));
         }
         !has_nul
     }
 
-    fn wrong_kind(&mut self, value: &Value, key: &str, wanted: &'static str, place: Place) {
-        let fault = Fault::Kind { key: key.to_owned(), found: kind(value), wanted };
+    fn wrong_kind(&mut self, value: &Value, path: &str, wanted: &'static str, place: Place) {
+        let fault = Fault::Kind { key: path.to_owned(), found: kind(value), wanted };
         self.problems.push(fault.at(place));
+    }
+
+    fn missing(&mut self, key: String, place: Place) {
+        self.problems.push(Fault::Missing { key }.at(place));
     }
 }
 

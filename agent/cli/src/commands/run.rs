@@ -156,7 +156,7 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
     let (all, count) = (problems.len(), problems.len().min(MOST_PROBLEMS));
     for (index, problem) in problems.into_iter().take(count).enumerate() {
-        let Problem { place, message, hint, aws } = problem;
+        let Problem { place, message, hint, aws, .. } = problem;
         let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
         failure = failure.excerpt(match place {
             Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
