@@ -139,7 +139,7 @@ struct FakeSecrets;
 
 impl Secrets for FakeSecrets {
     fn fetch(&mut self, wanted: &[Wanted]) -> Result<Vec<Secret>, SecretsError> {
-        let fetch = |Wanted { variable, reference }: &Wanted| {
+        let fetch = |Wanted { variable, reference, .. }: &Wanted| {
             let (what, variable) = (format!("{reference:?}"), variable.clone());
             match reference {
                 Reference::Parameter(name) if name == "/missing" => {
