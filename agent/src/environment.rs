@@ -54,6 +54,38 @@ pub struct Facts {
     pub source_repo_url: Option<String>,
     /// The AWS region, if one is set.
     pub region: Option<String>,
+    /// The project that the build is of, if it is of one.
+    pub project: Option<ProjectFacts>,
+    /// The sources beside the one with the buildspec.
+    pub secondary_sources: Vec<SecondarySource>,
+}
+
+/// What a project of CodeBuild says of its builds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectFacts {
+    /// Its name.
+    pub name: String,
+    /// The number of the AWS account that it is in.
+    pub account: Option<String>,
+    /// The image that its builds run in on AWS.
+    pub image: Option<String>,
+    /// The key that its artifacts are encrypted with.
+    pub encryption_key: Option<String>,
+}
+
+/// A source beside the one with the buildspec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecondarySource {
+    /// What it is called: a part of the names of its variables.
+    pub identifier: String,
+    /// The folder with it.
+    pub directory: PathBuf,
+    /// The branch, tag, or commit that was asked for, if that is known.
+    pub version: Option<String>,
+    /// The commit that it is at, if it is a checkout.
+    pub resolved_version: Option<String>,
+    /// Where it comes from, if that is known.
+    pub repo_url: Option<String>,
 }
 
 /// Why variables cannot be given to a build.
@@ -191,8 +223,10 @@ fn is_in_codebuild(base: &[(OsString, OsString)]) -> bool {
 /// "Environment variables in build environments").
 fn identity(facts: &Facts) -> Vec<(OsString, OsString)> {
     let region = facts.region.as_deref().unwrap_or(NO_REGION);
-    let id = format!("local:{}", facts.build_uuid);
-    let arn = format!("arn:aws:codebuild:{region}:{NO_ACCOUNT}:build/{id}");
+    let project = facts.project.as_ref();
+    let id = format!("{}:{}", project.map_or("local", |it| &it.name), facts.build_uuid);
+    let account = project.and_then(|it| it.account.as_deref()).unwrap_or(NO_ACCOUNT);
+    let arn = format!("arn:aws:codebuild:{region}:{account}:build/{id}");
     let mut variables: Vec<(OsString, OsString)> = vec![
         ("CODEBUILD_BUILD_ARN".into(), arn.into()),
         ("CODEBUILD_BUILD_ID".into(), id.into()),
@@ -209,7 +243,32 @@ fn identity(facts: &Facts) -> Vec<(OsString, OsString)> {
     ] {
         variables.extend(value.as_ref().map(|value| (name.into(), value.into())));
     }
+    for (name, value) in [
+        ("CODEBUILD_BUILD_IMAGE", project.and_then(|it| it.image.as_ref())),
+        ("CODEBUILD_KMS_KEY_ID", project.and_then(|it| it.encryption_key.as_ref())),
+    ] {
+        variables.extend(value.map(|value| (name.into(), value.into())));
+    }
+    variables.extend(facts.secondary_sources.iter().flat_map(secondary));
     variables
+}
+
+/// What is told about a secondary source.
+fn secondary(source: &SecondarySource) -> Vec<(OsString, OsString)> {
+    let directory = Some(source.directory.as_os_str());
+    let texts = [
+        ("CODEBUILD_RESOLVED_SOURCE_VERSION", &source.resolved_version),
+        ("CODEBUILD_SOURCE_REPO_URL", &source.repo_url),
+        ("CODEBUILD_SOURCE_VERSION", &source.version),
+    ];
+    let texts = texts.map(|(name, value)| (name, value.as_ref().map(OsStr::new)));
+    [("CODEBUILD_SRC_DIR", directory)]
+        .into_iter()
+        .chain(texts)
+        .filter_map(|(name, value)| {
+            Some((format!("{name}_{}", source.identifier).into(), value?.to_owned()))
+        })
+        .collect()
 }
 
 fn join_path(first: &Path, rest: &OsStr) -> OsString {

@@ -1,0 +1,330 @@
+//! What `--dry-run` prints: the plan of a build.
+//!
+//! **Architecture invariant:** pure, and shows no value that is kept in a store of secrets.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use rbuild_agent::{
+    artifacts::Packaging,
+    buildspec::{self, Command, Value, Variable},
+    phase::{OnFailure, Phase},
+    plan::Plan,
+    secret::Reference,
+};
+use serde_json::{Map, json};
+
+use super::{
+    buildspec::Source,
+    project::Target,
+    settings::{Destination, Settings, Start},
+};
+use crate::console;
+
+/// What is printed.
+pub(super) struct DryRun<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) source: &'a Source,
+    pub(super) plan: &'a Plan,
+    /// The variables of the buildspec.
+    pub(super) variables: &'a [Variable],
+    pub(super) run_as: Option<&'a buildspec::User>,
+    /// The number of the first command, counted from 0, if the build goes on.
+    pub(super) resumed: Option<usize>,
+}
+
+/// A command and its number, counted from 1.
+struct Step<'a> {
+    number: usize,
+    phase: Phase,
+    is_finally: bool,
+    command: &'a Command,
+    runs: bool,
+}
+
+/// A variable, and who says so.
+struct Defined<'a> {
+    level: &'static str,
+    value: &'a Value,
+}
+
+/// Values of these names are credentials, wherever they come from.
+const CREDENTIALS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
+impl DryRun<'_> {
+    /// The plan for people.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |it: String| {
+            text.push_str(&console::visible(&it));
+            text.push('\n');
+        };
+        line(format!("source     {}", self.plan.source().display()));
+        for (id, folder) in &self.settings.sources.secondary {
+            line(format!("  {id}  {}", folder.display()));
+        }
+        line(format!("buildspec  {}", self.source.shown));
+        line(format!("shell      {}", self.plan.shell().name()));
+        if let Some(user) = self.run_as {
+            line(format!("run as     {}", user.name));
+        }
+        if let Some(timeout) = self.settings.timeout {
+            line(format!("timeout    {}", console::size::time(timeout)));
+        }
+        for it in self.phase_lines() {
+            line(it);
+        }
+        for it in self.variable_lines() {
+            line(it);
+        }
+        for it in self.artifact_lines() {
+            line(it);
+        }
+        text
+    }
+
+    fn phase_lines(&self) -> Vec<String> {
+        let steps = self.steps();
+        let width = steps.len().to_string().len();
+        let mut lines = Vec::new();
+        for phase in self.plan.phases() {
+            let mut title = format!("\n{}", phase.phase);
+            if let Some(user) = &phase.run_as {
+                let _ = write!(title, ", run as {}", user.name);
+            }
+            if let Some(on_failure) = &phase.on_failure {
+                let _ = write!(title, ", on failure {}", told(on_failure));
+            }
+            if !self.runs(phase.phase) {
+                title.push_str(": left out");
+            }
+            lines.push(title);
+            for step in steps.iter().filter(|it| it.phase == phase.phase) {
+                let number = step.number;
+                let finally = if step.is_finally { "finally: " } else { "" };
+                let note = if step.runs { "" } else { "(left out) " };
+                let place = format!("{}:{}", self.source.shown, step.command.place.line);
+                let mut texts = step.command.text.trim_end().lines();
+                let first = texts.next().unwrap_or_default();
+                lines.push(format!("  {number:>width$}  {note}{finally}{first}  ({place})"));
+                let indent = " ".repeat(width + 4);
+                lines.extend(texts.map(|it| format!("{indent}{it}")));
+            }
+        }
+        lines
+    }
+
+    fn variable_lines(&self) -> Vec<String> {
+        let variables = self.variables();
+        if variables.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec!["\nvariables".to_owned()];
+        for (name, Defined { level, value }) in variables {
+            lines.push(match value {
+                Value::Plain(_) if CREDENTIALS.contains(&name) => {
+                    format!("  {name}=***  ({level})")
+                }
+                Value::Plain(value) => format!("  {name}={value}  ({level})"),
+                Value::Secret(reference) => {
+                    let (store, name_there) = place_of(reference);
+                    format!("  {name} from {store} {name_there}  ({level})")
+                }
+            });
+        }
+        lines
+    }
+
+    fn artifact_lines(&self) -> Vec<String> {
+        let of = |artifacts: &buildspec::Artifacts, id: Option<&str>| {
+            let mut told = format!("  {}", artifacts.files.join(", "));
+            if let Some(folder) = &artifacts.base_directory {
+                let _ = write!(told, " in {folder}");
+            }
+            if !artifacts.exclude_paths.is_empty() {
+                let _ = write!(told, " without {}", artifacts.exclude_paths.join(", "));
+            }
+            if let Some(name) = &artifacts.name {
+                let _ = write!(told, ", named {name}");
+            }
+            format!("{told} to {}", self.destination(id))
+        };
+        let is_alone = matches!(self.settings.start, Start::Only(_));
+        let primary = self.plan.artifacts().filter(|_| !is_alone);
+        let mut lines: Vec<String> = primary.map(|it| of(it, None)).into_iter().collect();
+        if !is_alone {
+            let secondary = self.plan.secondary_artifacts().iter();
+            lines.extend(secondary.map(|it| {
+                format!("  {}:{}", it.identifier, of(&it.artifacts, Some(&it.identifier)))
+            }));
+        }
+        if !lines.is_empty() {
+            lines.insert(0, "\nartifacts".to_owned());
+        }
+        lines
+    }
+
+    /// Where artifacts go.
+    fn destination(&self, id: Option<&str>) -> String {
+        let form = |packaging| match packaging {
+            Packaging::Folder => "files",
+            Packaging::Zip => "zip",
+        };
+        match &self.settings.destination {
+            Destination::Folder { asked: Some(folder), packaging } => {
+                format!("{} ({})", folder.display(), form(*packaging))
+            }
+            Destination::Folder { asked: None, packaging } => {
+                format!("rbuild's own folder ({})", form(*packaging))
+            }
+            Destination::S3 { primary, secondary } => {
+                let own = secondary.iter().find(|it| Some(it.0.as_str()) == id).map(|it| &it.1);
+                match own.or(primary.as_ref()) {
+                    Some(target) => format!("{} ({})", uri(target), form(target.packaging)),
+                    None => "nowhere".to_owned(),
+                }
+            }
+            Destination::Nowhere => "nowhere".to_owned(),
+        }
+    }
+
+    /// The plan for programs.
+    pub(super) fn json(&self) -> String {
+        let steps = self.steps();
+        let step = |it: &Step<'_>| {
+            json!({
+                "number": it.number,
+                "phase": it.phase.name(),
+                "finally": it.is_finally,
+                "line": it.command.place.line,
+                "column": it.command.place.column,
+                "runs": it.runs,
+                "command": it.command.text,
+            })
+        };
+        let phases = self.plan.phases().iter().map(|it| {
+            json!({
+                "name": it.phase.name(),
+                "runs": self.runs(it.phase),
+                "runAs": it.run_as.as_ref().map(|it| &it.name),
+                "onFailure": it.on_failure.as_ref().map(told),
+            })
+        });
+        let artifacts = |it: &buildspec::Artifacts, id: Option<&str>| {
+            json!({
+                "identifier": id,
+                "files": it.files,
+                "baseDirectory": it.base_directory,
+                "excludePaths": it.exclude_paths,
+                "name": it.name,
+                "destination": self.destination(id),
+            })
+        };
+        let is_alone = matches!(self.settings.start, Start::Only(_));
+        let primary = self.plan.artifacts().map(|it| artifacts(it, None));
+        let secondary = self.plan.secondary_artifacts().iter();
+        let secondary = secondary.map(|it| artifacts(&it.artifacts, Some(&it.identifier)));
+        let all = primary.into_iter().chain(secondary).filter(|_| !is_alone);
+        let secondary_sources = self.settings.sources.secondary.iter();
+        let secondary_sources: Map<_, _> = secondary_sources
+            .map(|(id, it)| (id.clone(), it.display().to_string().into()))
+            .collect();
+        let plan = json!({
+            "version": 1,
+            "source": self.plan.source().display().to_string(),
+            "secondarySources": secondary_sources,
+            "buildspec": self.source.shown,
+            "shell": self.plan.shell().name(),
+            "runAs": self.run_as.map(|it| &it.name),
+            "timeoutSeconds": self.settings.timeout.map(|it| it.as_secs()),
+            "phases": phases.collect::<Vec<_>>(),
+            "commands": steps.iter().map(step).collect::<Vec<_>>(),
+            "variables": self.variables().iter().map(|(name, it)| variable(name, it)).collect::<Vec<_>>(),
+            "artifacts": all.collect::<Vec<_>>(),
+        });
+        format!("{plan:#}\n")
+    }
+
+    fn steps(&self) -> Vec<Step<'_>> {
+        let phases = self.plan.phases().iter();
+        let all = phases.flat_map(|it| {
+            let commands = it.commands.iter().map(move |command| (it.phase, false, command));
+            commands.chain(it.finally.iter().map(move |command| (it.phase, true, command)))
+        });
+        let first = self.resumed.unwrap_or_default();
+        all.enumerate()
+            .map(|(index, (phase, is_finally, command))| {
+                let runs = first <= index && self.runs(phase);
+                Step { number: index + 1, phase, is_finally, command, runs }
+            })
+            .collect()
+    }
+
+    fn runs(&self, phase: Phase) -> bool {
+        match self.settings.start {
+            Start::All | Start::Resumed => true,
+            Start::From(first) => first <= phase,
+            Start::Only(only) => only == phase,
+        }
+    }
+
+    /// The variables of all levels, by name; of each the one that wins.
+    fn variables(&self) -> BTreeMap<&str, Defined<'_>> {
+        let variables = &self.settings.variables;
+        let levels = [
+            ("buildspec", self.variables),
+            ("project", &variables.project),
+            ("env file", &variables.env_files),
+            ("--env", &variables.flags),
+        ];
+        let defined = levels.into_iter().flat_map(|(level, all)| {
+            all.iter().map(move |it| (it.name.as_str(), Defined { level, value: &it.value }))
+        });
+        defined.collect()
+    }
+}
+
+fn variable(name: &str, defined: &Defined<'_>) -> serde_json::Value {
+    let level = defined.level;
+    match defined.value {
+        Value::Plain(_) if CREDENTIALS.contains(&name) => {
+            json!({"name": name, "from": level, "value": "***"})
+        }
+        Value::Plain(value) => json!({"name": name, "from": level, "value": value}),
+        Value::Secret(reference) => {
+            let (store, name_there) = place_of(reference);
+            json!({"name": name, "from": level, "store": store, "reference": name_there})
+        }
+    }
+}
+
+/// The store of a secret, and its name there.
+fn place_of(reference: &Reference) -> (&'static str, String) {
+    match reference {
+        Reference::Parameter(name) => ("parameter-store", name.clone()),
+        Reference::SecretsManager(it) => {
+            let parts = [&it.json_key, &it.version_stage, &it.version_id];
+            let parts = parts.map(|it| it.as_deref().unwrap_or_default()).join(":");
+            let name = format!("{}:{parts}", it.secret_id);
+            ("secrets-manager", name.trim_end_matches(':').to_owned())
+        }
+    }
+}
+
+fn uri(target: &Target) -> String {
+    match &target.path {
+        Some(path) => format!("s3://{}/{}", target.bucket, path.trim_matches('/')),
+        None => format!("s3://{}", target.bucket),
+    }
+}
+
+/// As a buildspec has it.
+fn told(on_failure: &OnFailure) -> String {
+    match on_failure {
+        OnFailure::Abort => "ABORT".to_owned(),
+        OnFailure::Continue => "CONTINUE".to_owned(),
+        OnFailure::Retry(retry) => match &retry.pattern {
+            Some(pattern) => format!("RETRY-{}-{pattern}", retry.count),
+            None => format!("RETRY-{}", retry.count),
+        },
+    }
+}
