@@ -361,13 +361,14 @@ mod tests {
         assert_eq!(path.1, "/p2:/bin:/more");
     }
 
+    #[track_caller]
+    fn check(text: &str, want: Expect) {
+        want.assert_eq(&State::parse(text.as_bytes()).unwrap_err().to_string());
+    }
+
     #[test]
     fn what_cannot_be_a_state_is_refused() {
         let good = String::from_utf8(state(&[]).unwrap().to_bytes()).unwrap();
-        #[track_caller]
-        fn check(text: &str, want: Expect) {
-            want.assert_eq(&State::parse(text.as_bytes()).unwrap_err().to_string());
-        }
         check("", expect!["it is damaged: EOF while parsing a value at line 1 column 0"]);
         check(
             "{\"version\": 2, \"other\": 1}",

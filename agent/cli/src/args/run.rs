@@ -163,7 +163,7 @@ pub(crate) struct Run {
     pub(crate) artifacts: Option<PathBuf>,
 
     /// How artifacts are packed [default: as the project says, or none]
-    #[arg(long, value_enum, help_heading = ARTIFACTS)]
+    #[arg(long, value_enum, value_name = "FORM", help_heading = ARTIFACTS)]
     pub(crate) artifacts_packaging: Option<Packaging>,
 
     /// Upload artifacts to where the project has them on AWS
@@ -175,6 +175,24 @@ pub(crate) struct Run {
     )]
     pub(crate) upload: bool,
 
+    #[command(flatten)]
+    pub(crate) debugging: Debugging,
+
+    /// How the log is shown
+    #[arg(long, value_enum, default_value_t = Log::Auto, help_heading = OUTPUT)]
+    pub(crate) log: Log,
+
+    /// Print JSON, an event a line
+    #[arg(long, conflicts_with = "log", help_heading = OUTPUT)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) local_agent: LocalAgent,
+}
+
+/// What helps to find out why a build fails.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Debugging {
     /// Print what would run, and run nothing
     #[arg(long, help_heading = DEBUGGING)]
     pub(crate) dry_run: bool,
@@ -204,15 +222,11 @@ pub(crate) struct Run {
     /// Go on with the command at which the last build of this source ended
     #[arg(long, conflicts_with_all = ["from", "only"], help_heading = DEBUGGING)]
     pub(crate) resume: bool,
+}
 
-    /// How the log is shown
-    #[arg(long, value_enum, default_value_t = Log::Auto, help_heading = OUTPUT)]
-    pub(crate) log: Log,
-
-    /// Print JSON, an event a line
-    #[arg(long, conflicts_with = "log", help_heading = OUTPUT)]
-    pub(crate) json: bool,
-
+/// The flags of AWS's `codebuild_build.sh` that are not among the others.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct LocalAgent {
     /// The source folder, or a secondary source if it has an ID; may be repeated
     #[arg(short, long, value_name = "[ID:]DIR", help_heading = LOCAL_AGENT)]
     pub(crate) source: Vec<PathBuf>,

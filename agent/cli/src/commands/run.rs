@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         Start::All | Start::From(_) | Start::Only(_) => None,
     };
     let build = Build { args, global, settings, folder, source, buildspec, state, started };
-    match args.dry_run {
+    match args.debugging.dry_run {
         true => build.print(),
         false => build.run(),
     }
@@ -100,14 +100,13 @@ impl Build<'_> {
         let base_environment = environment::base(self.args, self.global)?;
         let inputs = self.inputs(base_environment, PathBuf::new(), 1);
         let Self { args, settings, source, buildspec, state, .. } = self;
-        let (variables, run_as) = (buildspec.variables.clone(), buildspec.run_as.clone());
-        let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
+        let plan =
+            Plan::new(buildspec.clone(), inputs).map_err(|err| Failure::of(Kind::Input, err))?;
         let dry_run = DryRun {
             settings: &settings,
             source: &source,
             plan: &plan,
-            variables: &variables,
-            run_as: run_as.as_ref(),
+            buildspec: &buildspec,
             resumed: state.map(|it| it.step),
         };
         console::print_data(match args.json {

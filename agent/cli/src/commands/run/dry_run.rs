@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use rbuild_agent::{
     artifacts::Packaging,
-    buildspec::{self, Command, Value, Variable},
+    buildspec::{self, Buildspec, Command, RuntimeVersion, Value},
     phase::{OnFailure, Phase},
     plan::Plan,
     secret::Reference,
@@ -25,9 +25,8 @@ pub(super) struct DryRun<'a> {
     pub(super) settings: &'a Settings,
     pub(super) source: &'a Source,
     pub(super) plan: &'a Plan,
-    /// The variables of the buildspec.
-    pub(super) variables: &'a [Variable],
-    pub(super) run_as: Option<&'a buildspec::User>,
+    /// What the plan was made from.
+    pub(super) buildspec: &'a Buildspec,
     /// The number of the first command, counted from 0, if the build goes on.
     pub(super) resumed: Option<usize>,
 }
@@ -64,21 +63,22 @@ impl DryRun<'_> {
         }
         line(format!("buildspec  {}", self.source.shown));
         line(format!("shell      {}", self.plan.shell().name()));
-        if let Some(user) = self.run_as {
+        if let Some(user) = &self.buildspec.run_as {
             line(format!("run as     {}", user.name));
         }
         if let Some(timeout) = self.settings.timeout {
             line(format!("timeout    {}", console::size::time(timeout)));
         }
-        for it in self.phase_lines() {
-            line(it);
+        for RuntimeVersion { name, version, .. } in &self.buildspec.runtimes {
+            line(format!("runtime    {name} {version}"));
         }
-        for it in self.variable_lines() {
-            line(it);
-        }
-        for it in self.artifact_lines() {
-            line(it);
-        }
+        let parts = [
+            self.phase_lines(),
+            self.variable_lines(),
+            self.artifact_lines(),
+            self.ignored_lines(),
+        ];
+        parts.into_iter().flatten().for_each(line);
         text
     }
 
@@ -101,7 +101,8 @@ impl DryRun<'_> {
             for step in steps.iter().filter(|it| it.phase == phase.phase) {
                 let number = step.number;
                 let finally = if step.is_finally { "finally: " } else { "" };
-                let note = if step.runs { "" } else { "(left out) " };
+                let is_marked = !step.runs && self.runs(step.phase);
+                let note = if is_marked { "(left out) " } else { "" };
                 let place = format!("{}:{}", self.source.shown, step.command.place.line);
                 let mut texts = step.command.text.trim_end().lines();
                 let first = texts.next().unwrap_or_default();
@@ -115,7 +116,7 @@ impl DryRun<'_> {
 
     fn variable_lines(&self) -> Vec<String> {
         let variables = self.variables();
-        if variables.is_empty() {
+        if variables.is_empty() && self.buildspec.exported.is_empty() {
             return Vec::new();
         }
         let mut lines = vec!["\nvariables".to_owned()];
@@ -124,12 +125,34 @@ impl DryRun<'_> {
                 Value::Plain(_) if CREDENTIALS.contains(&name) => {
                     format!("  {name}=***  ({level})")
                 }
-                Value::Plain(value) => format!("  {name}={value}  ({level})"),
+                Value::Plain(value) => {
+                    format!("  {name}={}  ({level})", value.replace('\n', "\n    "))
+                }
                 Value::Secret(reference) => {
                     let (store, name_there) = place_of(reference);
                     format!("  {name} from {store} {name_there}  ({level})")
                 }
             });
+        }
+        let exported = self.buildspec.exported.iter().map(|it| it.name.as_str());
+        let exported: Vec<&str> = exported.collect();
+        if !exported.is_empty() {
+            lines.push(format!("  exported at the end: {}", exported.join(", ")));
+        }
+        lines
+    }
+
+    /// What the buildspec asks for and rbuild does not do.
+    fn ignored_lines(&self) -> Vec<String> {
+        let ignored = self.buildspec.ignored_keys.iter();
+        let mut lines: Vec<String> = ignored
+            .map(|it| {
+                let line = it.place.line;
+                format!("  {}: {}  ({}:{line})", it.key, it.reason, self.source.shown)
+            })
+            .collect();
+        if !lines.is_empty() {
+            lines.insert(0, "\nleft out".to_owned());
         }
         lines
     }
@@ -228,18 +251,21 @@ impl DryRun<'_> {
         let secondary_sources: Map<_, _> = secondary_sources
             .map(|(id, it)| (id.clone(), it.display().to_string().into()))
             .collect();
+        let exported = self.buildspec.exported.iter().map(|it| &it.name);
         let plan = json!({
             "version": 1,
             "source": self.plan.source().display().to_string(),
             "secondarySources": secondary_sources,
             "buildspec": self.source.shown,
             "shell": self.plan.shell().name(),
-            "runAs": self.run_as.map(|it| &it.name),
+            "runAs": self.buildspec.run_as.as_ref().map(|it| &it.name),
             "timeoutSeconds": self.settings.timeout.map(|it| it.as_secs()),
             "phases": phases.collect::<Vec<_>>(),
             "commands": steps.iter().map(step).collect::<Vec<_>>(),
             "variables": self.variables().iter().map(|(name, it)| variable(name, it)).collect::<Vec<_>>(),
+            "exportedVariables": exported.collect::<Vec<_>>(),
             "artifacts": all.collect::<Vec<_>>(),
+            "ignored": self.buildspec.ignored_keys.iter().map(|it| &it.key).collect::<Vec<_>>(),
         });
         format!("{plan:#}\n")
     }
@@ -271,7 +297,7 @@ impl DryRun<'_> {
     fn variables(&self) -> BTreeMap<&str, Defined<'_>> {
         let variables = &self.settings.variables;
         let levels = [
-            ("buildspec", self.variables),
+            ("buildspec", self.buildspec.variables.as_slice()),
             ("project", &variables.project),
             ("env file", &variables.env_files),
             ("--env", &variables.flags),

@@ -531,11 +531,11 @@ fn path_of(steps: &[Step]) -> String {
     let mut path = String::new();
     for step in steps {
         match step {
-            Step::Index(index) => path.push_str(&format!("[{index}]")),
-            Step::Key(key) if path.is_empty() || key.is_empty() => {
-                path.push_str(&String::from_utf8_lossy(key));
+            Step::Index(index) => path.extend(["[", &index.to_string(), "]"]),
+            Step::Key(key) => {
+                let dot = if path.is_empty() || key.is_empty() { "" } else { "." };
+                path.extend([dot, &String::from_utf8_lossy(key)]);
             }
-            Step::Key(key) => path.push_str(&format!(".{}", String::from_utf8_lossy(key))),
         }
     }
     path

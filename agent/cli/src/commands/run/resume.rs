@@ -138,7 +138,7 @@ fn digest(phases: &[PhaseCommands], count: usize) -> Option<String> {
             bytes.extend_from_slice(text.as_bytes());
         }
     }
-    Some(Digest::of(&bytes).hex().to_owned())
+    Some(Digest::of(&bytes).hex())
 }
 
 #[cfg(test)]

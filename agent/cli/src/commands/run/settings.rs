@@ -105,7 +105,8 @@ pub(super) enum Destination {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     pub(super) project: Option<Project>,
-    pub(super) env_files: Vec<Variable>,
+    /// What env files say.
+    pub(super) env: Vec<Variable>,
     /// What `--env` says itself.
     pub(super) flags: Vec<Variable>,
 }
@@ -123,7 +124,7 @@ impl Files {
         let mut files = Self::default();
         let caller = &host::variable_or_empty;
         for path in &args.env_file {
-            files.env_files.extend(env_file::read(path, caller)?);
+            files.env.extend(env_file::read(path, caller)?);
         }
         for argument in &args.env {
             match env(argument, &Path::exists) {
@@ -131,7 +132,7 @@ impl Files {
                     files.flags.push(env_file::plain(name, value.to_owned()));
                 }
                 Env::File(path) if path.exists() => {
-                    files.env_files.extend(env_file::read(path, caller)?);
+                    files.env.extend(env_file::read(path, caller)?);
                 }
                 Env::File(path) => {
                     let path = path.display();
@@ -158,7 +159,7 @@ fn env<'a>(text: &'a str, exists: &dyn Fn(&Path) -> bool) -> Env<'a> {
 impl Settings {
     /// What flags and files say together.
     pub(super) fn new(args: &Run, files: Files) -> Result<Self, Failure> {
-        let Files { project, env_files, flags } = files;
+        let Files { project, env: env_files, flags } = files;
         let sources = Sources::new(args)?;
         if let Some(project) = &project {
             check_sources(&sources, project)?;
@@ -273,7 +274,7 @@ fn check_sources(sources: &Sources, project: &Project) -> Result<(), Failure> {
 
 /// The flag wins over the project.
 fn buildspec(args: &Run, project: Option<&Project>) -> Result<BuildspecAt, Failure> {
-    match (&args.buildspec, &args.buildspec_file) {
+    match (&args.buildspec, &args.local_agent.buildspec_file) {
         (Some(one), Some(other)) if one != other => {
             let (one, other) = (one.display(), other.display());
             let message = format!("`{one}` and `{other}` cannot both be the buildspec");
@@ -304,8 +305,8 @@ fn phase(name: PhaseName) -> Phase {
 }
 
 fn start(args: &Run) -> Start {
-    match (args.from, args.only) {
-        _ if args.resume => Start::Resumed,
+    match (args.debugging.from, args.debugging.only) {
+        _ if args.debugging.resume => Start::Resumed,
         (_, Some(only)) => Start::Only(phase(only)),
         (Some(from), None) => Start::From(phase(from)),
         (None, None) => Start::All,
@@ -314,14 +315,15 @@ fn start(args: &Run) -> Start {
 
 /// People count commands from 1.
 fn breaks(args: &Run) -> Result<Breaks, Failure> {
-    let before: Option<Vec<usize>> = args.break_before.iter().map(|it| it.checked_sub(1)).collect();
+    let before: Option<Vec<usize>> =
+        args.debugging.break_before.iter().map(|it| it.checked_sub(1)).collect();
     let mut before = before.ok_or_else(|| {
         Failure::new(Kind::Input, "commands are counted from 1")
             .hint("--dry-run shows their numbers")
     })?;
     before.sort_unstable();
     before.dedup();
-    Ok(Breaks { before, on_failure: args.break_on_failure })
+    Ok(Breaks { before, on_failure: args.debugging.break_on_failure })
 }
 
 fn choices(compat: &[Compat]) -> Result<Choices, Failure> {
@@ -396,13 +398,12 @@ fn destination(args: &Run, project: Option<&Project>) -> Result<Destination, Fai
 }
 
 fn packaging(args: &Run, of_project: Option<&ProjectArtifacts>) -> Packaging {
-    match (args.artifacts_packaging, of_project) {
-        (Some(args::Packaging::Zip), _) => Packaging::Zip,
-        (Some(args::Packaging::None), _) => Packaging::Folder,
-        (None, Some(ProjectArtifacts::Pipeline)) => Packaging::Zip,
-        (None, Some(ProjectArtifacts::S3(target))) => target.packaging,
-        (None, Some(ProjectArtifacts::None) | None) => Packaging::Folder,
-    }
+    let is_zip = match (args.artifacts_packaging, of_project) {
+        (Some(asked), _) => asked == args::Packaging::Zip,
+        (None, Some(ProjectArtifacts::S3(target))) => return target.packaging,
+        (None, of_project) => of_project == Some(&ProjectArtifacts::Pipeline),
+    };
+    if is_zip { Packaging::Zip } else { Packaging::Folder }
 }
 
 /// `BUCKET/PREFIX`
@@ -454,16 +455,16 @@ fn upload(project: &Project) -> Result<Destination, Failure> {
 /// What the local agent does and rbuild does not: said, since a build may depend on it.
 fn notes(args: &Run, project: Option<&Project>) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(image) = &args.image {
+    if let Some(image) = &args.local_agent.image {
         notes.push(format!("commands run on this machine, and not in the image `{image}`"));
     }
-    if args.reports.is_some() {
+    if args.local_agent.reports.is_some() {
         notes.push("rbuild does not process reports yet: -r is left out".to_owned());
     }
-    if args.privileged {
+    if args.local_agent.privileged {
         notes.push("there is no container that could be privileged: -d is left out".to_owned());
     }
-    if let Some(image) = &args.agent_image {
+    if let Some(image) = &args.local_agent.agent_image {
         notes.push(format!("rbuild needs no image of an agent: `{image}` is left out"));
     }
     if let Some(project) = project {

@@ -24,7 +24,7 @@ impl Sources {
     /// What `-C` and `-s` say.
     pub(super) fn new(args: &Run) -> Result<Self, Failure> {
         let mut sources = Self { primary: args.directory.clone(), secondary: Vec::new() };
-        for source in &args.source {
+        for source in &args.local_agent.source {
             match identified(source) {
                 Some((id, folder)) => sources.add(id, folder)?,
                 None => sources.set_primary(source)?,
@@ -75,12 +75,16 @@ fn identified(source: &Path) -> Option<(&str, &Path)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::run::LocalAgent;
 
     #[track_caller]
     fn check(directory: Option<&str>, sources: &[&str], want: &str) {
         let args = Run {
             directory: directory.map(Into::into),
-            source: sources.iter().map(Into::into).collect(),
+            local_agent: LocalAgent {
+                source: sources.iter().map(Into::into).collect(),
+                ..LocalAgent::default()
+            },
             ..Run::default()
         };
         let told = match Sources::new(&args) {

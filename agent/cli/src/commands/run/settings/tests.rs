@@ -28,30 +28,30 @@ fn target() -> Target {
     }
 }
 
-fn project(artifacts: ProjectArtifacts) -> Option<Project> {
+fn project(artifacts: ProjectArtifacts) -> Project {
     let timeout = Some(Duration::from_mins(30));
-    Some(Project { name: "shop".into(), artifacts, timeout, ..Project::default() })
+    Project { name: "shop".into(), artifacts, timeout, ..Project::default() }
 }
 
-fn settings(line: &str, project: Option<Project>) -> Result<Settings, String> {
-    let files = Files { project, ..Files::default() };
+fn settings(line: &str, project: impl Into<Option<Project>>) -> Result<Settings, String> {
+    let files = Files { project: project.into(), ..Files::default() };
     Settings::new(&args(line), files).map_err(|it| it.to_string() + "\n")
 }
 
 #[track_caller]
-fn refused(line: &str, project: Option<Project>, want: Expect) {
+fn refused(line: &str, project: impl Into<Option<Project>>, want: Expect) {
     want.assert_eq(&settings(line, project).expect_err("nothing was refused"));
 }
 
 #[test]
 fn the_flag_wins_over_the_project() {
     let with = |text: &str| {
-        let it = project(ProjectArtifacts::None).unwrap();
+        let it = project(ProjectArtifacts::None);
         Some(Project { buildspec: ProjectBuildspec::Path(text.into()), ..it })
     };
     for (line, project, want) in [
         ("", None, "buildspec.yml"),
-        ("", project(ProjectArtifacts::None), "buildspec.yml"),
+        ("", Some(project(ProjectArtifacts::None)), "buildspec.yml"),
         ("", with("ci/p.yml"), "ci/p.yml"),
         ("own.yml", with("ci/p.yml"), "own.yml"),
         ("own.yml -b own.yml", None, "own.yml"),
@@ -59,10 +59,12 @@ fn the_flag_wins_over_the_project() {
         let settings = settings(line, project).unwrap();
         assert_eq!(settings.buildspec, BuildspecAt::Path(want.into()), "for `{line}`");
     }
-    let timeout = |line, project| settings(line, project).unwrap().timeout.map(|it| it.as_secs());
+    let timeout = |line, project: Option<Project>| {
+        settings(line, project).unwrap().timeout.map(|it| it.as_secs())
+    };
     assert_eq!(timeout("", None), None);
-    assert_eq!(timeout("", project(ProjectArtifacts::None)), Some(1800));
-    assert_eq!(timeout("--timeout 90s", project(ProjectArtifacts::None)), Some(90));
+    assert_eq!(timeout("", Some(project(ProjectArtifacts::None))), Some(1800));
+    assert_eq!(timeout("--timeout 90s", Some(project(ProjectArtifacts::None))), Some(90));
 }
 
 #[test]
@@ -86,8 +88,8 @@ fn artifacts_go_to_a_folder_unless_another_place_is_asked_for() {
         asked: asked.map(Into::into),
         packaging,
     };
-    let s3 = || project(ProjectArtifacts::S3(target()));
-    let none = || project(ProjectArtifacts::None);
+    let s3 = || Some(project(ProjectArtifacts::S3(target())));
+    let none = || Some(project(ProjectArtifacts::None));
     for (line, project, want) in [
         ("", None, folder(None, Packaging::Folder)),
         ("-a out", None, folder(Some("out"), Packaging::Folder)),
@@ -95,7 +97,7 @@ fn artifacts_go_to_a_folder_unless_another_place_is_asked_for() {
         ("", s3(), folder(None, Packaging::Zip)),
         ("-a out", s3(), folder(Some("out"), Packaging::Zip)),
         ("--artifacts-packaging none", s3(), folder(None, Packaging::Folder)),
-        ("", project(ProjectArtifacts::Pipeline), folder(None, Packaging::Zip)),
+        ("", Some(project(ProjectArtifacts::Pipeline)), folder(None, Packaging::Zip)),
         ("", none(), Destination::Nowhere),
         ("-a out", none(), folder(Some("out"), Packaging::Folder)),
         (
@@ -106,7 +108,7 @@ fn artifacts_go_to_a_folder_unless_another_place_is_asked_for() {
     ] {
         assert_eq!(settings(line, project).unwrap().destination, want, "for `{line}`");
     }
-    let to = |line, project| match settings(line, project).unwrap().destination {
+    let to = |line, project: Option<Project>| match settings(line, project).unwrap().destination {
         Destination::S3 { primary: Some(it), .. } => (it.bucket, it.path, it.name),
         other => panic!("{other:?}"),
     };
@@ -190,7 +192,7 @@ fn what_contradicts_is_refused() {
 fn secondary_sources_of_a_project_need_a_folder() {
     let source = |id: &str| project::ProjectSource { identifier: id.into(), ..Default::default() };
     let project = || {
-        let it = project(ProjectArtifacts::None).unwrap();
+        let it = project(ProjectArtifacts::None);
         Some(Project { secondary_sources: vec![source("lib"), source("docs")], ..it })
     };
     refused(
@@ -265,7 +267,7 @@ fn the_project_says_which_names_of_artifacts_count() {
     let fitted = |project: Option<Project>| {
         settings("", project).unwrap().fit(with_artifacts()).map_err(|it| it.to_string() + "\n")
     };
-    let names = |project| {
+    let names = |project: Option<Project>| {
         let it = fitted(project).unwrap();
         let second = it.secondary_artifacts.first().and_then(|it| it.artifacts.name.clone());
         (it.artifacts.and_then(|it| it.name), second)
@@ -275,13 +277,13 @@ fn the_project_says_which_names_of_artifacts_count() {
     let with = |name, secondary: &[(&str, bool)]| {
         let s3 = |it| ProjectArtifacts::S3(Target { override_name: it, ..target() });
         let secondary = secondary.iter().map(|(id, it)| ((*id).to_owned(), s3(*it))).collect();
-        let it = project(s3(name)).unwrap();
+        let it = project(s3(name));
         Some(Project { secondary_artifacts: secondary, ..it })
     };
     assert_eq!(names(None), (own(), other()));
     assert_eq!(names(with(true, &[("logs", false)])), (own(), None));
     assert_eq!(names(with(false, &[("logs", true)])), (None, other()));
-    assert_eq!(names(project(ProjectArtifacts::None)), (None, None));
+    assert_eq!(names(Some(project(ProjectArtifacts::None))), (None, None));
     expect![[r#"
         error: the project `shop` has no secondary artifacts `logs`
         hint: it has `more`
