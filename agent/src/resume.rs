@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{environment::Environment, run::ResumePoint, secret::Redactor, shell::Snapshot};
+use crate::{environment::Environment, run::ResumePoint, secret::Redactor};
 
 /// What is kept of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,19 +158,14 @@ impl State {
         serde_json::to_vec_pretty(&wire).unwrap_or_default()
     }
 
-    /// Where to go on, in a build in which `programs` comes first on the PATH. The snapshot has
-    /// the variables that were [`set`](Self::set), and no others.
-    pub fn point(&self, programs: &Path) -> ResumePoint {
+    /// The variables that are [`set`](Self::set), for a build in which `programs` comes first on
+    /// the PATH.
+    pub fn variables(&self, programs: &Path) -> Vec<(OsString, OsString)> {
         let moved = |value: &OsString| {
             let (old, new) = (self.programs.as_os_str(), programs.as_os_str());
             OsString::from_vec(replace(value.as_bytes(), old.as_bytes(), new.as_bytes()))
         };
-        let variables = self.set.iter().map(|(name, value)| (name.clone(), moved(value)));
-        let directory = self.directory.clone();
-        ResumePoint {
-            step: self.step,
-            snapshot: Snapshot { variables: variables.collect(), directory },
-        }
+        self.set.iter().map(|(name, value)| (name.clone(), moved(value))).collect()
     }
 }
 
@@ -281,6 +276,7 @@ mod tests {
         choice::Masking,
         environment::Facts,
         secret::{Reference, Secret},
+        shell::Snapshot,
     };
 
     fn os(text: &[u8]) -> OsString {
@@ -356,8 +352,8 @@ mod tests {
             }"##]]
         .assert_eq(&String::from_utf8(made.to_bytes()).unwrap());
         assert_eq!(State::parse(&made.to_bytes()), Ok(made.clone()));
-        let point = made.point(Path::new("/p2"));
-        let path = point.snapshot.variables.iter().find(|it| it.0 == "PATH").unwrap();
+        let variables = made.variables(Path::new("/p2"));
+        let path = variables.iter().find(|it| it.0 == "PATH").unwrap();
         assert_eq!(path.1, "/p2:/bin:/more");
     }
 

@@ -63,19 +63,14 @@ fn the_command_line_of_the_local_agent_is_taken_as_it_is() {
     says(&run, "of the library");
     says(&run, &sandbox.path().join("app").display().to_string());
     assert_eq!(fs::read_to_string(sandbox.path().join("out-dir/made")).unwrap(), "x\n");
-    let warnings: String = run
-        .stderr
-        .lines()
-        .filter(|it| it.starts_with("warning"))
-        .map(|it| format!("{it}\n"))
-        .collect();
+    let warnings: Vec<&str> = run.stderr.lines().filter(|it| it.starts_with("warning")).collect();
     expect![[r#"
         warning: commands run on this machine, and not in the image `aws/codebuild/standard:7.0`
         warning: rbuild does not process reports yet: -r is left out
         warning: there is no container that could be privileged: -d is left out
         warning: rbuild needs no image of an agent: `agent:latest` is left out
     "#]]
-    .assert_eq(&warnings);
+    .assert_eq(&(warnings.join("\n") + "\n"));
 }
 
 #[test]

@@ -83,9 +83,9 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let (source, buildspec) = buildspec::read(&settings.buildspec, &folder)?;
     warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
     let buildspec = settings.fit(buildspec)?;
-    let state = match settings.start {
-        Start::Resumed => Some(resume::load(&folder, &buildspec.phases)?),
-        Start::All | Start::From(_) | Start::Only(_) => None,
+    let state = match settings.resumes {
+        true => Some(resume::load(&folder, &buildspec.phases)?),
+        false => None,
     };
     let build = Build { args, global, settings, folder, source, buildspec, state, started };
     match args.debugging.dry_run {

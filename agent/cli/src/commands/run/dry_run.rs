@@ -287,7 +287,7 @@ impl DryRun<'_> {
 
     fn runs(&self, phase: Phase) -> bool {
         match self.settings.start {
-            Start::All | Start::Resumed => true,
+            Start::All => true,
             Start::From(first) => first <= phase,
             Start::Only(only) => only == phase,
         }

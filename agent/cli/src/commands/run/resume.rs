@@ -34,14 +34,18 @@ pub(super) fn load(source: &Path, phases: &[PhaseCommands]) -> Result<State, Fai
     let path = path(source)
         .ok_or_else(|| Failure::new(Kind::Input, "there is no place for the state of builds"))
         .map_err(|it| it.hint("set HOME"))?;
-    let bytes = input::read(&path, LARGEST).map_err(|err| match err.kind() {
+    read(&path, source, phases)
+}
+
+fn read(path: &Path, source: &Path, phases: &[PhaseCommands]) -> Result<State, Failure> {
+    let bytes = input::read(path, LARGEST).map_err(|err| match err.kind() {
         io::ErrorKind::NotFound => {
             Failure::new(Kind::Input, "there is no build of this source that could go on")
                 .hint("a build can go on if it failed, was stopped, or ran out of time")
         }
-        _ => unusable(&path).because(err),
+        _ => unusable(path).because(err),
     })?;
-    let state = State::parse(&bytes).map_err(|err| unusable(&path).because(err))?;
+    let state = State::parse(&bytes).map_err(|err| unusable(path).because(err))?;
     check(&state, source, phases)?;
     Ok(state)
 }
@@ -187,6 +191,10 @@ mod tests {
         }
         let other = "error: the last build was of another source, `/`";
         assert_eq!(told(&state, "/other", "[a, bc]"), other);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        write(&path, &state.to_bytes()).unwrap();
+        assert_eq!(read(&path, Path::new("/"), &phases("[a, bc, d]")).unwrap(), state);
         let gone = State { directory: "/no/such".into(), ..state };
         let want = "error: the folder `/no/such`, where the build would go on, is gone";
         assert_eq!(told(&gone, "/", "[a, bc]"), want);

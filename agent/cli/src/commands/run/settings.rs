@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) choices: Choices,
     pub(super) timeout: Option<Duration>,
     pub(super) start: Start,
+    /// Whether the build goes on where the one before ended.
+    pub(super) resumes: bool,
     pub(super) breaks: Breaks,
     pub(super) destination: Destination,
     /// The AWS profile, for rbuild and for commands.
@@ -78,8 +80,6 @@ pub(super) enum Start {
     From(Phase),
     /// Those of this phase.
     Only(Phase),
-    /// Those that come after the ones that succeeded before.
-    Resumed,
 }
 
 /// Where a person gets a shell.
@@ -174,6 +174,7 @@ impl Settings {
             choices: choices(&args.compat)?,
             timeout: args.timeout.or(project.as_ref().and_then(|it| it.timeout)),
             start: start(args),
+            resumes: args.debugging.resume,
             breaks: breaks(args)?,
             destination: destination(args, project.as_ref())?,
             profile: args.profile.clone(),
@@ -306,7 +307,6 @@ fn phase(name: PhaseName) -> Phase {
 
 fn start(args: &Run) -> Start {
     match (args.debugging.from, args.debugging.only) {
-        _ if args.debugging.resume => Start::Resumed,
         (_, Some(only)) => Start::Only(phase(only)),
         (Some(from), None) => Start::From(phase(from)),
         (None, None) => Start::All,

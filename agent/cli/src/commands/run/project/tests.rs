@@ -1,3 +1,5 @@
+//! What is read from the files of projects, and what is told of those that are wrong.
+
 use expect_test::{Expect, expect};
 use rbuild_agent::buildspec::Value;
 

@@ -1,3 +1,5 @@
+//! Which settings follow from which arguments and projects.
+
 use clap::Parser as _;
 use expect_test::{Expect, expect};
 use rbuild_agent::{
