@@ -189,6 +189,7 @@ fn what_cannot_be_is_refused_with_what_can() {
         ("a.yml -b b.yml", &["a.yml", "b.yml"]),
         ("-C . -s ..", &["-s ID:.."]),
         ("--break-before 2 --dry-run", &["command 2", "has 1"]),
+        ("--only install", &["no phase `install`"]),
         ("--resume", &["no build of this source"]),
     ] {
         let words = ["run"].into_iter().chain(args.split(' '));

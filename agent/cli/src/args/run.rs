@@ -231,7 +231,7 @@ pub(crate) struct LocalAgent {
     #[arg(short, long, value_name = "[ID:]DIR", help_heading = LOCAL_AGENT)]
     pub(crate) source: Vec<PathBuf>,
 
-    /// The buildspec
+    /// The buildspec, relative to the current folder or the source
     #[arg(short, value_name = "FILE", help_heading = LOCAL_AGENT)]
     pub(crate) buildspec_file: Option<PathBuf>,
 

@@ -225,7 +225,7 @@ fn place(destination: &Destination, plan: &Plan) -> Result<Place, Failure> {
     match destination {
         _ if plan.artifacts().is_none() => Ok(Place::nowhere()),
         Destination::Folder { asked, .. } => Place::new(asked.as_deref(), plan.source()),
-        Destination::S3 { .. } => {
+        Destination::Uri { .. } | Destination::Project { .. } => {
             let message = "artifacts cannot go to S3 yet";
             Err(Failure::new(Kind::Input, message).hint("name a folder: -a DIR"))
         }
@@ -241,7 +241,9 @@ fn local_artifacts(
 ) -> Result<LocalArtifacts, Failure> {
     let packaging = match destination {
         Destination::Folder { packaging, .. } => *packaging,
-        Destination::S3 { .. } | Destination::Nowhere => artifacts::Packaging::Folder,
+        Destination::Uri { .. } | Destination::Project { .. } | Destination::Nowhere => {
+            artifacts::Packaging::Folder
+        }
     };
     let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
     let destination = place.destination().to_owned();

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use rbuild_agent::{
     artifacts::Packaging,
-    buildspec::{self, Buildspec, Command, RuntimeVersion, Value},
+    buildspec::{self, Buildspec, Command, PhaseCommands, RuntimeVersion, Value},
     phase::{OnFailure, Phase},
     plan::Plan,
     secret::Reference,
@@ -199,9 +199,10 @@ impl DryRun<'_> {
             Destination::Folder { asked: None, packaging } => {
                 format!("rbuild's own folder ({})", form(*packaging))
             }
-            Destination::S3 { primary, secondary } => {
+            Destination::Uri { uri, packaging } => format!("{uri} ({})", form(*packaging)),
+            Destination::Project { primary, secondary } => {
                 let own = secondary.iter().find(|it| Some(it.0.as_str()) == id).map(|it| &it.1);
-                match own.or(primary.as_ref()) {
+                match if id.is_some() { own } else { primary.as_ref() } {
                     Some(target) => format!("{} ({})", uri(target), form(target.packaging)),
                     None => "nowhere".to_owned(),
                 }
@@ -213,26 +214,44 @@ impl DryRun<'_> {
     /// The plan for programs.
     pub(super) fn json(&self) -> String {
         let steps = self.steps();
-        let step = |it: &Step<'_>| {
-            json!({
-                "number": it.number,
-                "phase": it.phase.name(),
-                "finally": it.is_finally,
-                "line": it.command.place.line,
-                "column": it.command.place.column,
-                "runs": it.runs,
-                "command": it.command.text,
-            })
-        };
-        let phases = self.plan.phases().iter().map(|it| {
-            json!({
-                "name": it.phase.name(),
-                "runs": self.runs(it.phase),
-                "runAs": it.run_as.as_ref().map(|it| &it.name),
-                "onFailure": it.on_failure.as_ref().map(told),
-            })
+        let variables = self.variables();
+        let sources = self.settings.sources.secondary.iter();
+        let sources = sources.map(|(id, it)| (id.clone(), it.display().to_string().into()));
+        let plan = json!({
+            "version": 1,
+            "source": self.plan.source().display().to_string(),
+            "secondarySources": sources.collect::<Map<_, _>>(),
+            "buildspec": self.source.shown,
+            "shell": self.plan.shell().name(),
+            "runAs": self.buildspec.run_as.as_ref().map(|it| &it.name),
+            "timeoutSeconds": self.settings.timeout.map(|it| it.as_secs()),
+            "runtimes": list(&self.buildspec.runtimes, |it| {
+                json!({"name": it.name, "version": it.version})
+            }),
+            "phases": list(self.plan.phases(), |it| self.phase_json(it)),
+            "commands": list(&steps, step_json),
+            "variables": list(&variables, |(name, it)| variable_json(name, it)),
+            "exportedVariables": list(&self.buildspec.exported, |it| it.name.as_str().into()),
+            "artifacts": self.artifacts_json(),
+            "ignored": list(&self.buildspec.ignored_keys, |it| it.key.as_str().into()),
         });
-        let artifacts = |it: &buildspec::Artifacts, id: Option<&str>| {
+        format!("{plan:#}\n")
+    }
+
+    fn phase_json(&self, phase: &PhaseCommands) -> serde_json::Value {
+        json!({
+            "name": phase.phase.name(),
+            "runs": self.runs(phase.phase),
+            "runAs": phase.run_as.as_ref().map(|it| &it.name),
+            "onFailure": phase.on_failure.as_ref().map(told),
+        })
+    }
+
+    fn artifacts_json(&self) -> Vec<serde_json::Value> {
+        if let Start::Only(_) = self.settings.start {
+            return Vec::new();
+        }
+        let of = |it: &buildspec::Artifacts, id: Option<&str>| {
             json!({
                 "identifier": id,
                 "files": it.files,
@@ -242,32 +261,10 @@ impl DryRun<'_> {
                 "destination": self.destination(id),
             })
         };
-        let is_alone = matches!(self.settings.start, Start::Only(_));
-        let primary = self.plan.artifacts().map(|it| artifacts(it, None));
+        let primary = self.plan.artifacts().map(|it| of(it, None));
         let secondary = self.plan.secondary_artifacts().iter();
-        let secondary = secondary.map(|it| artifacts(&it.artifacts, Some(&it.identifier)));
-        let all = primary.into_iter().chain(secondary).filter(|_| !is_alone);
-        let secondary_sources = self.settings.sources.secondary.iter();
-        let secondary_sources: Map<_, _> = secondary_sources
-            .map(|(id, it)| (id.clone(), it.display().to_string().into()))
-            .collect();
-        let exported = self.buildspec.exported.iter().map(|it| &it.name);
-        let plan = json!({
-            "version": 1,
-            "source": self.plan.source().display().to_string(),
-            "secondarySources": secondary_sources,
-            "buildspec": self.source.shown,
-            "shell": self.plan.shell().name(),
-            "runAs": self.buildspec.run_as.as_ref().map(|it| &it.name),
-            "timeoutSeconds": self.settings.timeout.map(|it| it.as_secs()),
-            "phases": phases.collect::<Vec<_>>(),
-            "commands": steps.iter().map(step).collect::<Vec<_>>(),
-            "variables": self.variables().iter().map(|(name, it)| variable(name, it)).collect::<Vec<_>>(),
-            "exportedVariables": exported.collect::<Vec<_>>(),
-            "artifacts": all.collect::<Vec<_>>(),
-            "ignored": self.buildspec.ignored_keys.iter().map(|it| &it.key).collect::<Vec<_>>(),
-        });
-        format!("{plan:#}\n")
+        let secondary = secondary.map(|it| of(&it.artifacts, Some(&it.identifier)));
+        primary.into_iter().chain(secondary).collect()
     }
 
     fn steps(&self) -> Vec<Step<'_>> {
@@ -309,7 +306,26 @@ impl DryRun<'_> {
     }
 }
 
-fn variable(name: &str, defined: &Defined<'_>) -> serde_json::Value {
+fn list<T>(
+    all: impl IntoIterator<Item = T>,
+    json: impl Fn(T) -> serde_json::Value,
+) -> Vec<serde_json::Value> {
+    all.into_iter().map(json).collect()
+}
+
+fn step_json(step: &Step<'_>) -> serde_json::Value {
+    json!({
+        "number": step.number,
+        "phase": step.phase.name(),
+        "finally": step.is_finally,
+        "line": step.command.place.line,
+        "column": step.command.place.column,
+        "runs": step.runs,
+        "command": step.command.text,
+    })
+}
+
+fn variable_json(name: &str, defined: &Defined<'_>) -> serde_json::Value {
     let level = defined.level;
     match defined.value {
         Value::Plain(_) if CREDENTIALS.contains(&name) => {

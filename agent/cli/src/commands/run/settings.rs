@@ -95,8 +95,10 @@ pub(super) struct Breaks {
 pub(super) enum Destination {
     /// To a folder of rbuild's own, or to the one that was asked for.
     Folder { asked: Option<PathBuf>, packaging: Packaging },
-    /// To S3: the primary artifacts, and those with an identifier.
-    S3 { primary: Option<Target>, secondary: Vec<(String, Target)> },
+    /// To `s3://BUCKET/PREFIX`.
+    Uri { uri: String, packaging: Packaging },
+    /// To where the project has them: the primary ones, and those with an identifier.
+    Project { primary: Option<Target>, secondary: Vec<(String, Target)> },
     /// Nowhere: there are none.
     Nowhere,
 }
@@ -188,6 +190,12 @@ impl Settings {
     /// are any.
     pub(super) fn fit(&self, mut buildspec: Buildspec) -> Result<Buildspec, Failure> {
         self.check_breaks(&buildspec)?;
+        if let Start::Only(phase) = self.start
+            && buildspec.phase(phase).is_none()
+        {
+            let message = format!("the buildspec has no phase `{}`", phase.name());
+            return Err(Failure::new(Kind::Input, message));
+        }
         if self.destination == Destination::Nowhere {
             buildspec.artifacts = None;
             buildspec.secondary_artifacts = Vec::new();
@@ -199,22 +207,7 @@ impl Settings {
             artifacts.name = None;
         }
         for it in &mut buildspec.secondary_artifacts {
-            let of_project =
-                project.secondary_artifacts.iter().find(|(id, _)| *id == it.identifier);
-            let Some((_, of_project)) = of_project else {
-                let message = format!(
-                    "the project `{}` has no secondary artifacts `{}`",
-                    project.name, it.identifier
-                );
-                let ids = project.secondary_artifacts.iter().map(|(id, _)| format!("`{id}`"));
-                let ids: Vec<String> = ids.collect();
-                let hint = match ids.is_empty() {
-                    true => "it has none at all".to_owned(),
-                    false => format!("it has {}", ids.join(", ")),
-                };
-                return Err(Failure::new(Kind::Input, message).hint(hint));
-            };
-            if !of_project.takes_name() {
+            if !project.secondary_artifacts_of(&it.identifier)?.takes_name() {
                 it.artifacts.name = None;
             }
         }
@@ -239,6 +232,23 @@ impl Breaks {
     /// Whether there may be one.
     pub(super) fn are_any(&self) -> bool {
         self.on_failure || !self.before.is_empty()
+    }
+}
+
+impl Project {
+    /// Where artifacts with this identifier go.
+    fn secondary_artifacts_of(&self, identifier: &str) -> Result<&ProjectArtifacts, Failure> {
+        let found = self.secondary_artifacts.iter().find(|(id, _)| id == identifier);
+        found.map(|it| &it.1).ok_or_else(|| {
+            let name = &self.name;
+            let message = format!("the project `{name}` has no secondary artifacts `{identifier}`");
+            let ids = self.secondary_artifacts.iter().map(|(id, _)| format!("`{id}`"));
+            let ids: Vec<String> = ids.collect();
+            Failure::new(Kind::Input, message).hint(match ids.is_empty() {
+                true => "it has none at all".to_owned(),
+                false => format!("it has {}", ids.join(", ")),
+            })
+        })
     }
 }
 
@@ -379,13 +389,10 @@ fn destination(args: &Run, project: Option<&Project>) -> Result<Destination, Fai
     let of_project = project.map(|it| &it.artifacts);
     let packaging = packaging(args, of_project);
     match (&args.artifacts, project) {
-        (Some(asked), _) => match asked.to_str().and_then(|it| it.strip_prefix("s3://")) {
-            Some(rest) => {
-                let primary = s3(rest, packaging, project)?;
-                Ok(Destination::S3 { primary: Some(primary), secondary: Vec::new() })
-            }
-            None => Ok(Destination::Folder { asked: Some(asked.clone()), packaging }),
-        },
+        (Some(asked), _) => Ok(match asked.to_str().filter(|it| it.starts_with("s3://")) {
+            Some(uri) => Destination::Uri { uri: uri.to_owned(), packaging },
+            None => Destination::Folder { asked: Some(asked.clone()), packaging },
+        }),
         (None, Some(project)) if args.upload => upload(project),
         (None, Some(project))
             if project.artifacts == ProjectArtifacts::None
@@ -404,26 +411,6 @@ fn packaging(args: &Run, of_project: Option<&ProjectArtifacts>) -> Packaging {
         (None, of_project) => of_project == Some(&ProjectArtifacts::Pipeline),
     };
     if is_zip { Packaging::Zip } else { Packaging::Folder }
-}
-
-/// `BUCKET/PREFIX`
-fn s3(rest: &str, packaging: Packaging, project: Option<&Project>) -> Result<Target, Failure> {
-    let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.is_empty() {
-        let message = format!("`s3://{rest}` names no bucket");
-        return Err(Failure::new(Kind::Input, message).hint("write s3://BUCKET/PREFIX"));
-    }
-    let path = path.trim_matches('/');
-    let project_name = project.map(|it| it.name.as_str());
-    Ok(Target {
-        bucket: bucket.to_owned(),
-        path: (!path.is_empty()).then(|| path.to_owned()),
-        namespace_build_id: false,
-        name: project_name.unwrap_or("artifacts").to_owned(),
-        packaging,
-        override_name: project.is_none_or(|it| it.artifacts.takes_name()),
-        encryption_key: project.and_then(|it| it.encryption_key.clone()),
-    })
 }
 
 fn upload(project: &Project) -> Result<Destination, Failure> {
@@ -448,7 +435,7 @@ fn upload(project: &Project) -> Result<Destination, Failure> {
             format!("the project `{name}` has no artifacts to upload"),
             "leave out --upload",
         ),
-        false => Ok(Destination::S3 { primary, secondary }),
+        false => Ok(Destination::Project { primary, secondary }),
     }
 }
 

@@ -105,18 +105,15 @@ fn artifacts_go_to_a_folder_unless_another_place_is_asked_for() {
         (
             "--project x --upload",
             s3(),
-            Destination::S3 { primary: Some(target()), secondary: Vec::new() },
+            Destination::Project { primary: Some(target()), secondary: Vec::new() },
         ),
     ] {
         assert_eq!(settings(line, project).unwrap().destination, want, "for `{line}`");
     }
-    let to = |line, project: Option<Project>| match settings(line, project).unwrap().destination {
-        Destination::S3 { primary: Some(it), .. } => (it.bucket, it.path, it.name),
-        other => panic!("{other:?}"),
-    };
-    let own = |it: (&str, Option<&str>, &str)| (it.0.into(), it.1.map(Into::into), it.2.into());
-    assert_eq!(to("-a s3://b", None), own(("b", None, "artifacts")));
-    assert_eq!(to("-a s3://b/p/q/", s3()), own(("b", Some("p/q"), "shop")));
+    let uri = |packaging| Destination::Uri { uri: "s3://b/p".into(), packaging };
+    let to = |line, project: Option<Project>| settings(line, project).unwrap().destination;
+    assert_eq!(to("-a s3://b/p", None), uri(Packaging::Folder));
+    assert_eq!(to("-a s3://b/p", s3()), uri(Packaging::Zip));
 }
 
 #[test]
@@ -149,14 +146,6 @@ fn what_contradicts_is_refused() {
         None,
         expect![[r#"
         error: --compat retry is there twice, with different values
-    "#]],
-    );
-    refused(
-        "-a s3://",
-        None,
-        expect![[r#"
-        error: `s3://` names no bucket
-        hint: write s3://BUCKET/PREFIX
     "#]],
     );
     refused(
