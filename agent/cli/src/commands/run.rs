@@ -1,8 +1,9 @@
 //! `rbuild run`
 //!
 //! Read in this order: here, [`settings`] (what flags and files say, of which [`sources`],
-//! [`env_file`] and [`project`] read some), [`buildspec`], [`mod@facts`], [`environment`], [`mod@place`].
-//! [`dry_run`] prints what would run; [`resume`] and [`state`] are what is kept between builds.
+//! [`env_file`] and [`project`] read some), [`buildspec`], [`mod@facts`], [`environment`],
+//! [`mod@place`]. [`dry_run`] prints what would run; [`resume`] and [`state`] are what is kept
+//! between builds.
 
 use std::{
     ffi::OsString,
