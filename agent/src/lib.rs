@@ -15,6 +15,7 @@
 //! - [`artifacts`]: the port for what a build leaves behind, and the folder or zip file for it.
 //! - [`run`]: the one loop that does what a plan says.
 //! - [`event`]: all that the outside learns of it.
+//! - [`resume`]: what is kept of a build that did not succeed, so that another can go on.
 //!
 //! **Architecture invariant:** [`run`], [`shell`], and [`artifacts`] are the only modules that do
 //! anything; all others are values and functions of values.
@@ -34,6 +35,7 @@ pub mod environment;
 pub mod event;
 pub mod phase;
 pub mod plan;
+pub mod resume;
 pub mod run;
 pub mod runtimes;
 pub mod schema;

@@ -13,6 +13,7 @@ mod push_pull;
 mod reproducible;
 mod run;
 mod secrets;
+mod settings;
 mod static_binary;
 mod tidy;
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap_complete::Shell;
 
 pub(crate) mod deploy;
+pub(crate) mod run;
+
+pub(crate) use run::{Log, Packaging, Run};
 
 /// From a commit to running containers: runs CodeBuild buildspecs, builds images, deploys to ECS
 #[derive(Debug, clap::Parser)]
@@ -53,7 +56,7 @@ pub(crate) struct Global {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Run a buildspec as CodeBuild does
-    Run(Run),
+    Run(Box<Run>),
     /// Build, list, carry and remove container images
     #[command(subcommand)]
     Image(Image),
@@ -74,62 +77,6 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
-}
-
-/// How the log of a build is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Log {
-    /// Progress on a terminal, else CodeBuild's lines
-    Auto,
-    /// CodeBuild's lines
-    Codebuild,
-    /// Progress, under which the output of commands scrolls
-    Progress,
-}
-
-/// How artifacts are packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Packaging {
-    /// Files in a folder
-    None,
-    /// One zip file
-    Zip,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  rbuild run                                  ./buildspec.yml, in this folder
-  rbuild run ci/buildspec.yml --env STAGE=test
-  rbuild run -C shop -a out --artifacts-packaging zip
-  rbuild run | tee build.log                  CodeBuild's own log lines")]
-pub(crate) struct Run {
-    /// The buildspec, relative to the source folder
-    #[arg(default_value = "buildspec.yml")]
-    pub(crate) buildspec: PathBuf,
-
-    /// The source folder, which commands start in [default: the current one]
-    #[arg(short = 'C', long = "directory", value_name = "DIR")]
-    pub(crate) directory: Option<PathBuf>,
-
-    /// Set a variable; wins over the buildspec's; may be repeated
-    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    pub(crate) env: Vec<(String, String)>,
-
-    /// Where artifacts go [default: ~/.local/state/rbuild/artifacts/…]
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) artifacts: Option<PathBuf>,
-
-    /// How artifacts are packed
-    #[arg(long, value_enum, default_value_t = Packaging::None)]
-    pub(crate) artifacts_packaging: Packaging,
-
-    /// How the log is shown
-    #[arg(long, value_enum, default_value_t = Log::Auto)]
-    pub(crate) log: Log,
-
-    /// Give the commands all of rbuild's own environment
-    #[arg(long)]
-    pub(crate) inherit_env: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -257,14 +204,6 @@ pub(crate) struct ImageBuild {
 
     /// The folder that COPY and ADD copy from
     pub(crate) context: PathBuf,
-}
-
-/// Reads `NAME=VALUE`.
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write it as NAME=VALUE".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use aws_config::{
     BehaviorVersion, Region, SdkConfig, default_provider,
     environment::EnvironmentVariableRegionProvider,
     meta::region::{ProvideRegion, RegionProviderChain},
-    profile::ProfileFileRegionProvider,
+    profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider},
+    provider_config::ProviderConfig,
 };
 use aws_sdk_ecr::{
     config::{ProvideCredentials, RuntimeComponents, SharedHttpClient},
@@ -55,8 +56,16 @@ const MARGIN: Duration = Duration::from_mins(1);
 /// AWS, loaded when it is first needed.
 pub(crate) struct Aws {
     now: fn() -> SystemTime,
+    asked: Asked,
     config: OnceCell<SdkConfig>,
     ecr: Mutex<HashMap<(String, Endpoint), Arc<Ecr>>>,
+}
+
+/// What was asked for, and so wins over what the environment says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) profile: Option<String>,
+    pub(crate) region: Option<String>,
 }
 
 /// The ECR of one region, and the login to its registries. A login is the caller's: it serves for
@@ -69,8 +78,13 @@ struct Ecr {
 impl Aws {
     /// AWS as the environment says, by the host's clock.
     pub(crate) fn new() -> Self {
+        Self::asked(Asked::default())
+    }
+
+    /// AWS as was asked for, and else as the environment says.
+    pub(crate) fn asked(asked: Asked) -> Self {
         let now = || SystemTime::UNIX_EPOCH + host::now();
-        Self { now, config: OnceCell::new(), ecr: Mutex::default() }
+        Self { now, asked, config: OnceCell::new(), ecr: Mutex::default() }
     }
 
     /// ECS in the region that is set.
@@ -148,7 +162,7 @@ impl Aws {
     }
 
     async fn config(&self) -> Result<&SdkConfig, AwsError> {
-        self.config.get_or_try_init(load).await
+        self.config.get_or_try_init(|| load(&self.asked)).await
     }
 
     /// What went wrong with a call. That there are no credentials shows as no answer, too.
@@ -180,12 +194,25 @@ impl Aws {
 /// Loads what the environment and the files in `~/.aws` say. The instance's metadata service is
 /// asked for credentials, but not for a region: ECR's is in the name of the registry, and where
 /// nobody is asked, nobody is waited for.
-async fn load() -> Result<SdkConfig, AwsError> {
-    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(ProfileFileRegionProvider::new());
+async fn load(asked: &Asked) -> Result<SdkConfig, AwsError> {
     let client = http_client(trust_store()?)?;
-    let loader = aws_config::defaults(BehaviorVersion::latest());
-    Ok(loader.region(region).http_client(client).load().await)
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(client.clone());
+    let region = RegionProviderChain::first_try(asked.region.clone().map(Region::new))
+        .or_else(EnvironmentVariableRegionProvider::new());
+    let Some(profile) = &asked.profile else {
+        let region = region.or_else(ProfileFileRegionProvider::new());
+        return Ok(loader.region(region).load().await);
+    };
+    let of_profile = ProfileFileRegionProvider::builder().profile_name(profile).build();
+    let region = region.or_else(of_profile).region().await;
+    // The credentials of the environment would win over those of a profile.
+    let provider = ProviderConfig::without_region().with_http_client(client);
+    let credentials = ProfileFileCredentialsProvider::builder()
+        .profile_name(profile)
+        .configure(&provider.with_region(region.clone()))
+        .build();
+    let loader = loader.profile_name(profile).credentials_provider(credentials);
+    Ok(loader.region(region).load().await)
 }
 
 fn new_ecr(config: &SdkConfig, registry: &EcrRegistry) -> Ecr {
@@ -473,6 +500,15 @@ mod tests {
 
     fn uri(text: &str) -> ImageUri {
         ImageUri::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_region_that_was_asked_for_wins() {
+        for profile in [None, Some("team".to_owned())] {
+            let asked = Asked { profile, region: Some("ap-south-1".into()) };
+            let config = run(load(&asked)).unwrap();
+            assert_eq!(config.region(), Some(&Region::new("ap-south-1")), "{asked:?}");
+        }
     }
 
     #[test]

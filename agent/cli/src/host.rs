@@ -7,6 +7,7 @@ use std::{
     env,
     ffi::OsString,
     io::{self, IsTerminal as _},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process,
     sync::mpsc,
@@ -15,6 +16,7 @@ use std::{
 };
 
 use rbuild_imagebuilder::config::Platform;
+use rustix::fs::{Mode, OFlags};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
@@ -159,6 +161,16 @@ pub(crate) fn stop_after(time: Duration, signal: i32) {
 #[expect(clippy::exit, reason = "other threads may be anywhere, and there is nothing to undo")]
 fn stop(kind: Kind) {
     process::exit(i32::from(kind.status()));
+}
+
+/// The terminal of this process, wherever its streams go.
+pub(crate) fn terminal() -> Result<OwnedFd, Failure> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/tty", flags, Mode::empty()).map_err(|err| {
+        Failure::new(Kind::Input, "there is no terminal for a shell")
+            .because(io::Error::from(err))
+            .hint("leave out --break-before and --break-on-failure, or run rbuild in a terminal")
+    })
 }
 
 /// The name of a signal, for people.

@@ -1,4 +1,9 @@
 //! `rbuild run`
+//!
+//! Read in this order: here, [`settings`] (what flags and files say, of which [`sources`],
+//! [`env_file`] and [`project`] read some), [`buildspec`], [`mod@facts`], [`environment`],
+//! [`mod@place`]. [`dry_run`] prints what would run; [`resume`] and [`state`] are what is kept
+//! between builds.
 
 use std::{
     ffi::OsString,
@@ -6,21 +11,18 @@ use std::{
     io::Write as _,
     iter::repeat,
     os::fd::OwnedFd,
-    path::{
-        Component::{CurDir, Normal},
-        Path, PathBuf,
-    },
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use rbuild_agent::{
     artifacts::{self, ArtifactsError, LocalArtifacts, Location},
-    buildspec::{Buildspec, Problem, UnknownKey, Value, Variable},
-    choice::Choices,
-    environment::Facts,
+    buildspec::Buildspec,
+    event::Event,
     plan::{Inputs, Plan},
-    run::{self, Outcome, Ports, Reason, Report, RunError},
-    secret::{Secret, Secrets, SecretsError, Wanted},
+    resume::State,
+    run::{self, Outcome, Reason, Report, RunError},
+    secret::Redactor,
     shell::{End, LocalShell, PrivateFolder, Setup, ShellError},
 };
 use signal_hook::{
@@ -29,78 +31,178 @@ use signal_hook::{
 };
 
 use crate::{
-    args::{Global, Packaging, Run},
+    args::{Global, Run},
     console::{self, builds::View, excerpt::excerpt, size},
     failure::{Failure, Kind},
-    host, input,
+    host,
 };
 
+mod buildspec;
+mod dry_run;
+mod env_file;
 mod environment;
+mod facts;
 mod git;
-#[cfg_attr(not(test), expect(dead_code, reason = "the run of a build is about to call it"))]
-mod git_credentials;
 mod place;
+mod project;
+mod resume;
+mod settings;
+mod sources;
+mod state;
 
+use buildspec::{Source, warn_of_unknown_keys};
+use dry_run::DryRun;
+use facts::facts;
 use place::Place;
+use settings::{Destination, Files, Settings, Start};
 
-/// The buildspec as a person knows it: its name, and its text for excerpts.
-struct Source {
-    shown: String,
-    path: PathBuf,
-    text: String,
+/// A build that is known, and did not begin.
+struct Build<'a> {
+    args: &'a Run,
+    global: &'a Global,
+    settings: Settings,
+    /// The source folder, in full and without links: commands see it.
+    folder: PathBuf,
+    source: Source,
+    buildspec: Buildspec,
+    /// What is known of the build before, if this one goes on with it.
+    state: Option<State>,
+    started: Duration,
 }
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let started = host::now();
-    let folder = source_folder(args)?;
-    let (source, buildspec) = read_buildspec(args, &folder)?;
-    let program = host::program()?;
-    // From here on, a signal ends the build in order, and nothing is left behind.
-    let stop = signals()?;
-    let (facts, base_environment) = (facts(&folder, started), environment::base(args, global)?);
-    let private = private_folder(&program)?;
-    let inputs = Inputs {
-        buildspec_path: source.path.clone(),
-        base_environment,
-        overrides: args.env.iter().map(plain).collect(),
-        project_variables: Vec::new(),
-        choices: Choices::default(),
-        facts,
-        programs: private.programs(),
-        ..Inputs::default()
+    let mut settings = Settings::new(args, Files::read(args)?)?;
+    settings.notes.iter().for_each(|it| console::warn(it));
+    let folder = match &settings.sources.primary {
+        Some(folder) => source_folder(folder)?,
+        None => source_folder(&host::current_folder()?)?,
     };
+    for (_, secondary) in &mut settings.sources.secondary {
+        *secondary = source_folder(secondary)?;
+    }
+    let (source, buildspec) = buildspec::read(&settings.buildspec, &folder)?;
     warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
-    let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
-    let mut place = Place::new(args, &folder, plan.artifacts().is_some())?;
-    let mut artifacts = local_artifacts(args, &folder, &place)?;
-    let setup = Setup {
-        supervisor: &program,
-        shell: plan.shell().name(),
-        environment: plan.environment(),
-        directory: plan.source(),
-        stop: Some(stop),
+    let buildspec = settings.fit(buildspec)?;
+    let state = match settings.resumes {
+        true => Some(resume::load(&folder, &buildspec.phases)?),
+        false => None,
     };
-    let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
-    let mut view = View::new(args.log);
-    let ports = Ports { shell: &mut shell, secrets: &mut Unreachable, artifacts: &mut artifacts };
-    let report = run::run(&plan, ports, &mut |event| view.show(&event));
-    let ended = shell.finish(&mut |bytes| view.output(bytes));
-    let shown = view.finish();
-    let mut report = report.map_err(run_failure)?;
-    ended.map_err(shell_failure)?;
-    place.settle(&mut report.artifacts)?;
-    tell(&report, host::now().saturating_sub(started));
-    verdict(&report, &source)?;
-    shown
+    let build = Build { args, global, settings, folder, source, buildspec, state, started };
+    match args.debugging.dry_run {
+        true => build.print(),
+        false => build.run(),
+    }
 }
 
-/// The source folder, in full and without links: commands see it.
-fn source_folder(args: &Run) -> Result<PathBuf, Failure> {
-    let folder = match &args.directory {
-        Some(folder) => folder.clone(),
-        None => host::current_folder()?,
-    };
-    let full = fs::canonicalize(&folder).map_err(|err| {
+impl Build<'_> {
+    /// Prints the plan.
+    fn print(self) -> Result<(), Failure> {
+        let base_environment = environment::base(self.args, self.global)?;
+        let inputs = self.inputs(base_environment, PathBuf::new(), 1);
+        let Self { args, settings, source, buildspec, state, .. } = self;
+        let plan =
+            Plan::new(buildspec.clone(), inputs).map_err(|err| Failure::of(Kind::Input, err))?;
+        let dry_run = DryRun {
+            settings: &settings,
+            source: &source,
+            plan: &plan,
+            buildspec: &buildspec,
+            resumed: state.map(|it| it.step),
+        };
+        console::print_data(match args.json {
+            true => dry_run.json(),
+            false => dry_run.text(),
+        })
+    }
+
+    /// Runs the build, shows it, and keeps what it leaves behind.
+    fn run(self) -> Result<(), Failure> {
+        let program = host::program()?;
+        // From here on, a signal ends the build in order, and nothing is left behind.
+        let stop = signals()?;
+        let _terminal = self.settings.breaks.are_any().then(host::terminal).transpose()?;
+        let base_environment = environment::base(self.args, self.global)?;
+        let private = private_folder(&program)?;
+        let (programs, number) = (private.programs(), state::next_build_number(&self.folder));
+        let inputs = self.inputs(base_environment, programs.clone(), number);
+        let Self { args, settings, folder, source, buildspec, state, started, .. } = self;
+        let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
+        let mut place = place(&settings.destination, &plan)?;
+        let mut artifacts = local_artifacts(&settings.destination, &folder, &place)?;
+        let setup = Setup {
+            supervisor: &program,
+            shell: plan.shell().name(),
+            environment: plan.environment(),
+            directory: plan.source(),
+            stop: Some(stop),
+        };
+        let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
+        match &state {
+            Some(state) => resume::warn_of_withheld(state),
+            None => resume::forget(&folder),
+        }
+        let mut view = View::new(args.log);
+        let mut redactor = Redactor::default();
+        let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| {
+            if let Event::SecretsKnown(known) = event {
+                redactor = known.clone();
+            }
+            view.show(&event);
+        });
+        let ended = shell.finish(&mut |bytes| view.output(bytes));
+        let shown = view.finish();
+        let mut report = report.map_err(run_failure)?;
+        ended.map_err(shell_failure)?;
+        place.settle(&mut report.artifacts)?;
+        let next = keep(&report, &plan, &programs, &redactor, settings.start);
+        tell(&report, host::now().saturating_sub(started));
+        verdict(&report, &source).map_err(|failure| failure.hint_if(next))?;
+        shown
+    }
+
+    /// What the plan is made of, besides the buildspec.
+    fn inputs(&self, base_environment: Variables, programs: PathBuf, number: u64) -> Inputs {
+        let Settings { sources, variables, choices, .. } = &self.settings;
+        let secondary = sources.secondary.clone();
+        let overrides = variables.env_files.iter().chain(&variables.flags);
+        Inputs {
+            buildspec_path: self.source.path.clone(),
+            base_environment,
+            project_variables: variables.project.clone(),
+            overrides: overrides.cloned().collect(),
+            choices: *choices,
+            facts: facts(&self.settings, &self.folder, secondary, self.started, number),
+            programs,
+        }
+    }
+}
+
+/// Keeps where a build that did not succeed can go on, and says how; a build that succeeded has
+/// nothing left to do. A phase that ran alone is no build.
+fn keep(
+    report: &Report,
+    plan: &Plan,
+    programs: &Path,
+    redactor: &Redactor,
+    start: Start,
+) -> Option<String> {
+    if let Start::Only(_) = start {
+        return None;
+    }
+    match &report.resume {
+        None => {
+            resume::forget(plan.source());
+            None
+        }
+        Some(point) => resume::keep(point, plan, programs, redactor)
+            .then(|| format!("rbuild run … --resume goes on with command {}", point.step + 1)),
+    }
+}
+
+/// A folder of the source, in full and without links.
+fn source_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let full = fs::canonicalize(folder).map_err(|err| {
         let message = format!("the source folder `{}` could not be read", folder.display());
         Failure::new(Kind::Input, message).because(err)
     })?;
@@ -113,131 +215,36 @@ fn source_folder(args: &Run) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The most bytes of a buildspec; those of real teams have some thousands.
-const LARGEST_BUILDSPEC: u64 = 2_000_000;
-/// The most problems of one file that are shown.
-const MOST_PROBLEMS: usize = 20;
-
-fn read_buildspec(args: &Run, folder: &Path) -> Result<(Source, Buildspec), Failure> {
-    let path = folder.join(&args.buildspec);
-    let shown = args.buildspec.display().to_string();
-    if path.is_dir() {
-        let message = format!("the buildspec `{shown}` is a folder");
-        return Err(Failure::new(Kind::Input, message).hint("name the file in it"));
-    }
-    if leads_outside(&args.buildspec, folder) {
-        let message = format!("the buildspec `{shown}` is a link that leads out of the source");
-        return Err(Failure::new(Kind::Input, message)
-            .hint("name the file itself by its absolute path, if it is meant"));
-    }
-    let bytes = input::read(&path, LARGEST_BUILDSPEC).map_err(|err| {
-        let message = format!("the buildspec `{shown}` could not be read");
-        let hint = (err.kind() == io::ErrorKind::NotFound)
-            .then(|| format!("it is looked for in the source folder, {}", folder.display()));
-        Failure::new(Kind::Input, message).because(err).hint_if(hint)
-    })?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let source = Source { shown, path, text };
-    match Buildspec::parse(&bytes) {
-        Ok(buildspec) => Ok((source, buildspec)),
-        Err(problems) => Err(invalid(&source, problems)),
-    }
-}
-
-/// Whether a path below the source folder leads out of it. The link came with the source, and
-/// could have lines of the user's own files shown; `..` and absolute paths are the user's wish.
-fn leads_outside(buildspec: &Path, folder: &Path) -> bool {
-    let is_below = buildspec.components().all(|it| matches!(it, Normal(_) | CurDir));
-    is_below && fs::canonicalize(folder.join(buildspec)).is_ok_and(|it| !it.starts_with(folder))
-}
-
-/// Shows all problems of a file; the last becomes the failure of the command.
-fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
-    let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
-    let (all, count) = (problems.len(), problems.len().min(MOST_PROBLEMS));
-    for (index, problem) in problems.into_iter().take(count).enumerate() {
-        let Problem { place, message, hint, aws, .. } = problem;
-        let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
-        failure = failure.excerpt(match place {
-            Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
-            None => format!(" --> {}", source.shown),
-        });
-        if let Some(aws) = aws {
-            failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
-        }
-        if index + 1 < count {
-            console::print_error(&failure);
-        }
-        last = failure;
-    }
-    if count < all {
-        console::say(&format!("({} more problems are not shown)", all - count));
-    }
-    last
-}
-
-fn warn_of_unknown_keys(file: &str, keys: &[UnknownKey]) {
-    for key in keys.iter().take(MOST_PROBLEMS) {
-        console::warn(&unknown_key(file, key));
-    }
-    if MOST_PROBLEMS < keys.len() {
-        console::warn(&format!("{} more keys mean nothing here", keys.len() - MOST_PROBLEMS));
-    }
-}
-
-/// CodeBuild's own words go to the log; what they lack is told here.
-fn unknown_key(file: &str, key: &UnknownKey) -> String {
-    let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
-    let (line, column) = (key.place.line, key.place.column);
-    format!("{file}:{line}:{column}: `{}` means nothing here{mean}", key.key)
-}
-
-/// A variable with a value that is no secret.
-fn plain((name, value): &(String, String)) -> Variable {
-    Variable { name: name.clone(), value: Value::Plain(value.clone()), place: None }
-}
-
 /// The folder in memory that variables are carried in; on disk only where there is no such.
 fn private_folder(program: &Path) -> Result<PrivateFolder, Failure> {
     let temporary = host::variable("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
     PrivateFolder::create(&[Path::new("/dev/shm"), &temporary], program).map_err(shell_failure)
 }
 
-fn facts(folder: &Path, started: Duration) -> Facts {
-    let git = git::ask(folder);
-    Facts {
-        source: folder.to_owned(),
-        build_number: 1,
-        build_uuid: "00000000-0000-0000-0000-000000000000".to_owned(),
-        start_time: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
-        initiator: host::variable("USER").unwrap_or_else(|| "rbuild".to_owned()),
-        resolved_source_version: git.commit.clone(),
-        source_version: git.branch.or(git.commit),
-        source_repo_url: git.url,
-        region: host::variable("AWS_REGION").or_else(|| host::variable("AWS_DEFAULT_REGION")),
-        ..Facts::default()
-    }
-}
-
-/// Has no service to ask.
-struct Unreachable;
-
-impl Secrets for Unreachable {
-    fn fetch(&mut self, wanted: &[Wanted]) -> Result<Vec<Secret>, SecretsError> {
-        let missing = |it: &Wanted| SecretsError::Missing {
-            what: "secret".to_owned(),
-            variable: it.variable.clone(),
-            message: "no service is known".to_owned(),
-        };
-        wanted.first().map_or(Ok(Vec::new()), |it| Err(missing(it)))
+/// Where artifacts go, if there are any.
+fn place(destination: &Destination, plan: &Plan) -> Result<Place, Failure> {
+    match destination {
+        _ if plan.artifacts().is_none() => Ok(Place::nowhere()),
+        Destination::Folder { asked, .. } => Place::new(asked.as_deref(), plan.source()),
+        Destination::Uri { .. } | Destination::Project { .. } => {
+            let message = "artifacts cannot go to S3 yet";
+            Err(Failure::new(Kind::Input, message).hint("name a folder: -a DIR"))
+        }
+        Destination::Nowhere => Ok(Place::nowhere()),
     }
 }
 
 /// Keeps the artifacts in `place`.
-fn local_artifacts(args: &Run, folder: &Path, place: &Place) -> Result<LocalArtifacts, Failure> {
-    let packaging = match args.artifacts_packaging {
-        Packaging::None => artifacts::Packaging::Folder,
-        Packaging::Zip => artifacts::Packaging::Zip,
+fn local_artifacts(
+    destination: &Destination,
+    folder: &Path,
+    place: &Place,
+) -> Result<LocalArtifacts, Failure> {
+    let packaging = match destination {
+        Destination::Folder { packaging, .. } => *packaging,
+        Destination::Uri { .. } | Destination::Project { .. } | Destination::Nowhere => {
+            artifacts::Packaging::Folder
+        }
     };
     let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
     let destination = place.destination().to_owned();
@@ -291,9 +298,6 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
             let message = format!("stopped by {} in {stage}", host::signal_name(*signal));
             Err(Failure::new(Kind::Stopped(*signal), message))
         }
-        Outcome::TimedOut { stage } => {
-            Err(Failure::new(Kind::Build, format!("the build ran out of time in {stage}")))
-        }
         Outcome::Failed(failure) => match &failure.reason {
             Reason::Command { command, end } => {
                 let end = match end {
@@ -307,20 +311,7 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
                 let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
                 Err(Failure::new(Kind::Build, message).excerpt(excerpt))
             }
-            Reason::Breakpoint { command, .. } => {
-                let message = format!("the build was ended at a breakpoint in {}", failure.stage);
-                let place = command.place;
-                let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
-                Err(Failure::new(Kind::Build, message).excerpt(excerpt))
-            }
-            Reason::Artifacts(error) | Reason::SecondaryArtifacts { error, .. } => {
-                let is_of_the_machine = error.is_of_the_machine();
-                let kind = if is_of_the_machine { Kind::Outside } else { Kind::Build };
-                Err(artifacts_failure(kind, error))
-            }
-            // `run` makes errors of these.
-            Reason::Secrets(err) => Err(Failure::new(Kind::Input, err.to_string())),
-            Reason::Environment(err) => Err(Failure::new(Kind::Input, err.to_string())),
+            Reason::Artifacts(err) => Err(artifacts_failure(Kind::Build, err)),
         },
     }
 }
@@ -335,11 +326,8 @@ fn artifacts_failure(kind: Kind, err: &ArtifactsError) -> Failure {
 
 fn run_failure(err: RunError) -> Failure {
     match err {
-        RunError::Shell { .. } | RunError::Secrets { source: SecretsError::NotRead { .. } } => {
-            Failure::of(Kind::Outside, err)
-        }
-        RunError::Secrets { source: SecretsError::Missing { .. } }
-        | RunError::Environment { .. } => Failure::of(Kind::Input, err),
+        RunError::Artifacts { source } => artifacts_failure(Kind::Outside, &source),
+        RunError::Shell { .. } => Failure::of(Kind::Outside, err),
     }
 }
 
@@ -353,62 +341,3 @@ fn shell_failure(err: ShellError) -> Failure {
 
 /// Variables as the agent takes them.
 type Variables = Vec<(OsString, OsString)>;
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use expect_test::expect;
-    use rbuild_agent::source::Place;
-
-    use super::*;
-
-    #[test]
-    fn links_that_came_with_the_source_do_not_lead_out_of_it() {
-        let top = tempfile::tempdir().unwrap();
-        let top = top.path().canonicalize().unwrap();
-        let folder = top.join("src");
-        fs::create_dir_all(folder.join("ci")).unwrap();
-        fs::write(top.join("secret"), "").unwrap();
-        fs::write(folder.join("ci/spec.yml"), "").unwrap();
-        for (target, link) in [
-            ("../secret", "outside.yml"),
-            ("ci/spec.yml", "inside.yml"),
-            ("../src/ci/spec.yml", "around.yml"),
-            ("..", "up"),
-        ] {
-            symlink(target, folder.join(link)).unwrap();
-        }
-        let absolute = folder.join("outside.yml").display().to_string();
-        for (buildspec, want) in [
-            ("outside.yml", true),
-            ("./outside.yml", true),
-            ("up/secret", true),
-            ("inside.yml", false),
-            ("around.yml", false),
-            ("ci/spec.yml", false),
-            ("missing.yml", false),
-            ("../secret", false),
-            ("ci/../outside.yml", false),
-            (&absolute, false),
-        ] {
-            assert_eq!(leads_outside(Path::new(buildspec), &folder), want, "for `{buildspec}`");
-        }
-    }
-
-    #[test]
-    fn a_file_is_named_wherever_it_is_wrong() {
-        let source = Source { shown: "ci/a.yml".into(), path: "a.yml".into(), text: String::new() };
-        let problems = Buildspec::parse(b"").unwrap_err();
-        expect![[r#"
-            error: the file is empty
-             --> ci/a.yml
-            hint: write `version: 0.2`, and `phases` with `commands` in them"#]]
-        .assert_eq(&invalid(&source, problems).to_string());
-        let place = Place { line: 6, column: 5 };
-        let (section, key) = ("BUILD".into(), "comands".into());
-        let key = UnknownKey { section, key, place, suggestion: Some("commands") };
-        let want = "ci/a.yml:6:5: `comands` means nothing here: did you mean `commands`?";
-        assert_eq!(unknown_key(&source.shown, &key), want);
-    }
-}

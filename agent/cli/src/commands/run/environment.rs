@@ -32,6 +32,8 @@ const NAMES: [&str; 19] = [
     "DOCKER_CONFIG",
     "SOURCE_DATE_EPOCH",
 ];
+/// What AWS's tools take before a profile.
+const CREDENTIALS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 const PREFIXES: [&str; 3] = ["LC_", "AWS_", "RBUILD_"];
 
 /// The environment that the variables of the build are added to.
@@ -40,6 +42,11 @@ pub(super) fn base(args: &Run, global: &Global) -> Result<Variables, Failure> {
     let all = args.inherit_env || host::variable("CODEBUILD_BUILD_ARN").is_some();
     let mut variables: Variables =
         host::variables().into_iter().filter(|(name, _)| all || passes(name)).collect();
+    if let Some(profile) = &args.profile {
+        // As with the AWS CLI, a profile that was asked for wins over credentials that are there.
+        variables.retain(|it| !CREDENTIALS.iter().any(|name| it.0 == *name));
+        set(&mut variables, "AWS_PROFILE", profile.into());
+    }
     // Commands that call rbuild use the same store and the same registries.
     let asked = global.store.is_some() || host::variable("XDG_CACHE_HOME").is_some();
     if asked {

@@ -43,7 +43,7 @@ pub(super) fn git(folder: &Path, args: &[&str]) -> Option<String> {
 }
 
 /// The URL without what stands before `@`: it may be a password or a token.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let authority = rest.split('/').next().unwrap_or_default();
     match authority.rsplit_once('@') {

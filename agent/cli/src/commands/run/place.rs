@@ -11,16 +11,12 @@ use std::{
 };
 
 use rbuild_agent::artifacts::{Location, Packed};
-use rbuild_imagebuilder::digest::Digest;
 
-use crate::{
-    args::Run,
-    failure::{Failure, Kind},
-    host,
-};
+use super::state;
+use crate::failure::{Failure, Kind};
 
 /// What is not complete yet.
-const PART: &str = ".part";
+pub(super) const PART: &str = ".part";
 /// What is being replaced.
 const OLD: &str = ".old";
 
@@ -33,13 +29,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Where the artifacts of a build of `source` go, if it has any.
-    pub(super) fn new(args: &Run, source: &Path, has_artifacts: bool) -> Result<Self, Failure> {
-        match &args.artifacts {
-            _ if !has_artifacts => Ok(Self { destination: PathBuf::new(), own: None }),
+    /// Where the artifacts of a build of `source` go.
+    pub(super) fn new(asked: Option<&Path>, source: &Path) -> Result<Self, Failure> {
+        match asked {
             Some(folder) => Self::asked_for(folder),
             None => Self::own(source),
         }
+    }
+
+    /// Where nothing goes.
+    pub(super) fn nowhere() -> Self {
+        Self { destination: PathBuf::new(), own: None }
     }
 
     /// Said before the build: that there can be no such folder.
@@ -55,15 +55,12 @@ impl Place {
     }
 
     fn own(source: &Path) -> Result<Self, Failure> {
-        let base = host::user_folder("XDG_STATE_HOME", ".local/state").ok_or_else(|| {
+        let all = state::folder("artifacts").ok_or_else(|| {
             Failure::new(Kind::Input, "there is no place for the artifacts")
                 .hint("set HOME, or name a folder with --artifacts")
         })?;
-        let all = base.join("artifacts");
         remove_leftovers(&all);
-        let name = source.file_name().unwrap_or_default().to_string_lossy();
-        let digest = Digest::of(source.as_os_str().as_encoded_bytes()).hex();
-        let own = all.join(format!("{name}-{}", &digest[..8]));
+        let own = all.join(state::name_of(source));
         let destination = beside(&own, PART);
         Ok(Self { destination, own: Some(own) })
     }
@@ -103,13 +100,13 @@ impl Place {
 }
 
 /// A folder of this process's beside `own`.
-fn beside(own: &Path, what: &str) -> PathBuf {
+pub(super) fn beside(own: &Path, what: &str) -> PathBuf {
     let name = own.file_name().unwrap_or_default().to_string_lossy();
     own.with_file_name(format!("{name}.{}{what}", process::id()))
 }
 
 /// Removes what a build left here whose process was killed.
-fn remove_leftovers(folder: &Path) {
+pub(super) fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -117,7 +114,8 @@ fn remove_leftovers(folder: &Path) {
         let id = rest.and_then(|it| it.rsplit_once('.')).and_then(|it| it.1.parse::<u32>().ok());
         if id.is_some_and(|it| !Path::new(&format!("/proc/{it}")).exists()) {
             // What cannot be removed is in nobody's way.
-            let _ = fs::remove_dir_all(entry.path());
+            let path = entry.path();
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
         }
     }
 }

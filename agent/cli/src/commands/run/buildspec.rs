@@ -1,0 +1,187 @@
+//! The buildspec of a build: where it is, and what is wrong with it.
+
+use std::{
+    fs, io,
+    path::{
+        Component::{CurDir, Normal},
+        Path, PathBuf,
+    },
+};
+
+use rbuild_agent::buildspec::{Buildspec, Problem, UnknownKey};
+
+use super::settings::BuildspecAt;
+use crate::{
+    console::{self, excerpt::excerpt},
+    failure::{Failure, Kind},
+    host, input,
+};
+
+/// The buildspec as a person knows it: its name, and its text for excerpts.
+pub(super) struct Source {
+    pub(super) shown: String,
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+}
+
+/// The most bytes of a buildspec; those of real teams have some thousands.
+const LARGEST_BUILDSPEC: u64 = 2_000_000;
+/// The most problems of one file that are shown.
+const MOST_PROBLEMS: usize = 20;
+
+/// Reads the buildspec of the source in `folder`.
+pub(super) fn read(at: &BuildspecAt, folder: &Path) -> Result<(Source, Buildspec), Failure> {
+    let (source, bytes) = match at {
+        BuildspecAt::Path(path) => read_file(path, folder)?,
+        BuildspecAt::Either(path) => match in_current_folder(path, folder)? {
+            Some(path) => read_file(&path, folder)?,
+            None => read_file(path, folder)?,
+        },
+        BuildspecAt::Inline { shown, text } => {
+            let source = Source { shown: shown.clone(), path: shown.into(), text: text.clone() };
+            (source, text.clone().into_bytes())
+        }
+    };
+    match Buildspec::parse(&bytes) {
+        Ok(buildspec) => Ok((source, buildspec)),
+        Err(problems) => Err(invalid(&source, problems)),
+    }
+}
+
+/// The local agent takes a buildspec to be in the current folder.
+fn in_current_folder(path: &Path, folder: &Path) -> Result<Option<PathBuf>, Failure> {
+    let current = host::current_folder()?;
+    let is_same = fs::canonicalize(&current).is_ok_and(|it| it == folder);
+    let there = current.join(path);
+    Ok((!is_same && path.is_relative() && there.is_file()).then_some(there))
+}
+
+fn read_file(asked: &Path, folder: &Path) -> Result<(Source, Vec<u8>), Failure> {
+    let path = folder.join(asked);
+    let shown = asked.display().to_string();
+    if path.is_dir() {
+        let message = format!("the buildspec `{shown}` is a folder");
+        return Err(Failure::new(Kind::Input, message).hint("name the file in it"));
+    }
+    if leads_outside(asked, folder) {
+        let message = format!("the buildspec `{shown}` is a link that leads out of the source");
+        return Err(Failure::new(Kind::Input, message)
+            .hint("name the file itself by its absolute path, if it is meant"));
+    }
+    let bytes = input::read(&path, LARGEST_BUILDSPEC).map_err(|err| {
+        let message = format!("the buildspec `{shown}` could not be read");
+        let hint = (err.kind() == io::ErrorKind::NotFound)
+            .then(|| format!("it is looked for in the source folder, {}", folder.display()));
+        Failure::new(Kind::Input, message).because(err).hint_if(hint)
+    })?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok((Source { shown, path, text }, bytes))
+}
+
+/// Whether a path below the source folder leads out of it. The link came with the source, and
+/// could have lines of the user's own files shown; `..` and absolute paths are the user's wish.
+fn leads_outside(buildspec: &Path, folder: &Path) -> bool {
+    let is_below = buildspec.components().all(|it| matches!(it, Normal(_) | CurDir));
+    is_below && fs::canonicalize(folder.join(buildspec)).is_ok_and(|it| !it.starts_with(folder))
+}
+
+/// Shows all problems of a file; the last becomes the failure of the command.
+fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
+    let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
+    let (all, count) = (problems.len(), problems.len().min(MOST_PROBLEMS));
+    for (index, problem) in problems.into_iter().take(count).enumerate() {
+        let Problem { place, message, hint, aws } = problem;
+        let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
+        failure = failure.excerpt(match place {
+            Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
+            None => format!(" --> {}", source.shown),
+        });
+        if let Some(aws) = aws {
+            failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
+        }
+        if index + 1 < count {
+            console::print_error(&failure);
+        }
+        last = failure;
+    }
+    if count < all {
+        console::say(&format!("({} more problems are not shown)", all - count));
+    }
+    last
+}
+
+/// Warns of keys that mean nothing, with their places.
+pub(super) fn warn_of_unknown_keys(file: &str, keys: &[UnknownKey]) {
+    for key in keys.iter().take(MOST_PROBLEMS) {
+        console::warn(&unknown_key(file, key));
+    }
+    if MOST_PROBLEMS < keys.len() {
+        console::warn(&format!("{} more keys mean nothing here", keys.len() - MOST_PROBLEMS));
+    }
+}
+
+/// CodeBuild's own words go to the log; what they lack is told here.
+fn unknown_key(file: &str, key: &UnknownKey) -> String {
+    let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
+    let (line, column) = (key.place.line, key.place.column);
+    format!("{file}:{line}:{column}: `{}` means nothing here{mean}", key.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use expect_test::expect;
+    use rbuild_agent::source::Place;
+
+    use super::*;
+
+    #[test]
+    fn links_that_came_with_the_source_do_not_lead_out_of_it() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        let folder = top.join("src");
+        fs::create_dir_all(folder.join("ci")).unwrap();
+        fs::write(top.join("secret"), "").unwrap();
+        fs::write(folder.join("ci/spec.yml"), "").unwrap();
+        for (target, link) in [
+            ("../secret", "outside.yml"),
+            ("ci/spec.yml", "inside.yml"),
+            ("../src/ci/spec.yml", "around.yml"),
+            ("..", "up"),
+        ] {
+            symlink(target, folder.join(link)).unwrap();
+        }
+        let absolute = folder.join("outside.yml").display().to_string();
+        for (buildspec, want) in [
+            ("outside.yml", true),
+            ("./outside.yml", true),
+            ("up/secret", true),
+            ("inside.yml", false),
+            ("around.yml", false),
+            ("ci/spec.yml", false),
+            ("missing.yml", false),
+            ("../secret", false),
+            ("ci/../outside.yml", false),
+            (&absolute, false),
+        ] {
+            assert_eq!(leads_outside(Path::new(buildspec), &folder), want, "for `{buildspec}`");
+        }
+    }
+
+    #[test]
+    fn a_file_is_named_wherever_it_is_wrong() {
+        let source = Source { shown: "ci/a.yml".into(), path: "a.yml".into(), text: String::new() };
+        let problems = Buildspec::parse(b"").unwrap_err();
+        expect![[r#"
+            error: the file is empty
+             --> ci/a.yml
+            hint: write `version: 0.2`, and `phases` with `commands` in them"#]]
+        .assert_eq(&invalid(&source, problems).to_string());
+        let place = Place { line: 6, column: 5 };
+        let (section, key) = ("BUILD".into(), "comands".into());
+        let key = UnknownKey { section, key, place, suggestion: Some("commands") };
+        let want = "ci/a.yml:6:5: `comands` means nothing here: did you mean `commands`?";
+        assert_eq!(unknown_key(&source.shown, &key), want);
+    }
+}
