@@ -44,6 +44,16 @@ impl Redactor {
         Self { values }
     }
 
+    /// The values that nobody must see.
+    pub fn values(&self) -> impl Iterator<Item = &Secret> {
+        self.values.iter()
+    }
+
+    /// Takes the values out of output that comes in pieces.
+    pub fn output(&self) -> MaskedOutput {
+        MaskedOutput { redactor: self.clone(), held: Vec::new() }
+    }
+
     /// The text without what nobody must see.
     pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.values.iter().fold(Cow::Borrowed(text), |text, it| match text.contains(it.expose()) {
@@ -56,6 +66,50 @@ impl Redactor {
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redactor({} values)", self.values.len())
+    }
+}
+
+/// Output that comes in pieces, and in which a value may lie across several of them.
+#[derive(Clone, Debug, Default)]
+pub struct MaskedOutput {
+    redactor: Redactor,
+    /// What may be the beginning of a value.
+    held: Vec<u8>,
+}
+
+impl MaskedOutput {
+    /// Takes the next piece, and gives what is certain of it to `out`.
+    pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) {
+        let lengths = self.redactor.values.iter().map(|it| it.expose().len());
+        let Some(longest) = lengths.max() else { return out(bytes) };
+        self.held.extend_from_slice(bytes);
+        self.give((self.held.len() + 1).saturating_sub(longest), out);
+    }
+
+    /// Gives what is left to `out`: no more comes.
+    pub fn flush(&mut self, out: &mut dyn FnMut(&[u8])) {
+        self.give(self.held.len(), out);
+    }
+
+    /// Gives what comes before `end`, and the values that begin there.
+    fn give(&mut self, end: usize, out: &mut dyn FnMut(&[u8])) {
+        let (mut shown, mut at) = (0, 0);
+        while at < end {
+            let values = self.redactor.values.iter().map(|it| it.expose().as_bytes());
+            let found = values.filter(|it| self.held[at..].starts_with(it)).map(<[u8]>::len).max();
+            let Some(length) = found else {
+                at += 1;
+                continue;
+            };
+            out(&self.held[shown..at]);
+            out(b"***");
+            at += length;
+            shown = at;
+        }
+        if shown < at {
+            out(&self.held[shown..at]);
+        }
+        self.held.drain(..at);
     }
 }
 

@@ -79,12 +79,16 @@ pub(crate) enum Command {
 /// How the log of a build is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Log {
-    /// Progress on a terminal, else CodeBuild's lines
+    /// Progress on a terminal, groups on GitHub Actions, else CodeBuild's lines
     Auto,
     /// CodeBuild's lines
     Codebuild,
     /// Progress, under which the output of commands scrolls
     Progress,
+    /// Commands and what they write, nothing drawn
+    Plain,
+    /// Groups, masks and annotations for GitHub Actions
+    Github,
 }
 
 /// How artifacts are packed.
@@ -126,6 +130,10 @@ pub(crate) struct Run {
     /// How the log is shown
     #[arg(long, value_enum, default_value_t = Log::Auto)]
     pub(crate) log: Log,
+
+    /// Print events, one JSON object a line
+    #[arg(long, conflicts_with = "log")]
+    pub(crate) json: bool,
 
     /// Give the commands all of rbuild's own environment
     #[arg(long)]

@@ -15,7 +15,7 @@ use std::{
 
 use rbuild_agent::{
     artifacts::{self, ArtifactsError, LocalArtifacts, Location},
-    buildspec::{Buildspec, Problem, UnknownKey, Value, Variable},
+    buildspec::{Buildspec, Problem, Value, Variable},
     choice::Choices,
     environment::Facts,
     plan::{Inputs, Plan},
@@ -29,8 +29,8 @@ use signal_hook::{
 
 use crate::{
     args::{Global, Packaging, Run},
-    console::{self, builds::View, excerpt::excerpt, size},
-    failure::{Failure, Kind},
+    console::{self, builds::View, course::Course, excerpt::excerpt, size},
+    failure::{Failure, Kind, Spot},
     host, input,
 };
 
@@ -47,8 +47,22 @@ struct Source {
     text: String,
 }
 
+impl Source {
+    /// The file, and the place in it.
+    fn at(&self, place: Option<rbuild_agent::source::Place>) -> Spot {
+        let (line, column) = place.map_or((0, 0), |it| (it.line, it.column));
+        Spot { line, column, ..self.spot() }
+    }
+
+    /// The file.
+    fn spot(&self) -> Spot {
+        Spot { file: self.shown.clone(), path: self.path.clone(), line: 0, column: 0 }
+    }
+}
+
 pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let started = host::now();
+    console::begin(args);
     let folder = source_folder(args)?;
     let (source, buildspec) = read_buildspec(args, &folder)?;
     let program = host::program()?;
@@ -65,7 +79,6 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         facts,
         programs: private.programs(),
     };
-    warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
     let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
     let mut place = Place::new(args, &folder, plan.artifacts().is_some())?;
     let mut artifacts = local_artifacts(args, &folder, &place)?;
@@ -77,7 +90,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         stop: Some(stop),
     };
     let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
-    let mut view = View::new(args.log);
+    let mut view = View::new(args, Course::new(source.spot(), plan.phases(), started));
     let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
     let ended = shell.finish(&mut |bytes| view.output(bytes));
     let shown = view.finish();
@@ -157,6 +170,7 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
             Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
             None => format!(" --> {}", source.shown),
         });
+        failure = failure.at(source.at(place));
         if let Some(aws) = aws {
             failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
         }
@@ -169,22 +183,6 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
         console::say(&format!("({} more problems are not shown)", all - count));
     }
     last
-}
-
-fn warn_of_unknown_keys(file: &str, keys: &[UnknownKey]) {
-    for key in keys.iter().take(MOST_PROBLEMS) {
-        console::warn(&unknown_key(file, key));
-    }
-    if MOST_PROBLEMS < keys.len() {
-        console::warn(&format!("{} more keys mean nothing here", keys.len() - MOST_PROBLEMS));
-    }
-}
-
-/// CodeBuild's own words go to the log; what they lack is told here.
-fn unknown_key(file: &str, key: &UnknownKey) -> String {
-    let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
-    let (line, column) = (key.place.line, key.place.column);
-    format!("{file}:{line}:{column}: `{}` means nothing here{mean}", key.key)
 }
 
 /// A variable with a value that is no secret.
@@ -282,7 +280,7 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
                 let message = format!("the build failed in {}: a command {end}", failure.stage);
                 let place = command.place;
                 let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
-                Err(Failure::new(Kind::Build, message).excerpt(excerpt))
+                Err(Failure::new(Kind::Build, message).excerpt(excerpt).at(source.at(Some(place))))
             }
             Reason::Artifacts(err) => Err(artifacts_failure(Kind::Build, err)),
         },
@@ -320,7 +318,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use expect_test::expect;
-    use rbuild_agent::source::Place;
 
     use super::*;
 
@@ -366,10 +363,5 @@ mod tests {
              --> ci/a.yml
             hint: write `version: 0.2`, and `phases` with `commands` in them"#]]
         .assert_eq(&invalid(&source, problems).to_string());
-        let place = Place { line: 6, column: 5 };
-        let (section, key) = ("BUILD".into(), "comands".into());
-        let key = UnknownKey { section, key, place, suggestion: Some("commands") };
-        let want = "ci/a.yml:6:5: `comands` means nothing here: did you mean `commands`?";
-        assert_eq!(unknown_key(&source.shown, &key), want);
     }
 }
