@@ -39,9 +39,9 @@ use crate::console::course::Course;
 pub(crate) struct BuildLog {
     /// Whether a command has begun a line and not ended it.
     is_in_line: bool,
-    has_environment: bool,
     has_runtimes: bool,
-    has_secondary: bool,
+    /// What is said once and was said.
+    said: Vec<&'static str>,
 }
 
 impl BuildLog {
@@ -88,23 +88,30 @@ impl BuildLog {
                 | Event::RuntimeSelected { .. }
                 | Event::EnvironmentReady { .. }
         );
-        if is_environment && !std::mem::replace(&mut self.has_environment, true) {
-            messages.push("Processing environment variables".to_owned());
+        if is_environment {
+            messages.extend(self.once("Processing environment variables"));
         }
         match event {
             Event::RuntimesSkipped(_) | Event::RuntimeSelected { .. } => self.has_runtimes = true,
             Event::EnvironmentReady { .. } if !self.has_runtimes => {
                 messages.push("No runtime version selected in buildspec.".to_owned());
             }
-            Event::SecondaryArtifacts { identifier: Some(_) }
-                if !std::mem::replace(&mut self.has_secondary, true) =>
-            {
-                messages.push("Preparing to copy secondary artifacts".to_owned());
+            Event::SecondaryArtifacts { identifier: Some(_) } => {
+                messages.extend(self.once("Preparing to copy secondary artifacts"));
             }
             _ => {}
         }
         messages.extend(of_event(event, course));
         messages
+    }
+
+    /// The message, unless it was said.
+    fn once(&mut self, message: &'static str) -> Option<String> {
+        let is_new = !self.said.contains(&message);
+        is_new.then(|| {
+            self.said.push(message);
+            message.to_owned()
+        })
     }
 }
 
@@ -277,7 +284,7 @@ fn signal_name(signal: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, time::Duration};
+    use std::ffi::OsString;
 
     use expect_test::{Expect, expect};
     use rbuild_agent::{
@@ -376,7 +383,7 @@ mod tests {
         let plan = Plan::new(Buildspec::parse(text.as_bytes()).unwrap(), inputs).unwrap();
         let mut log = BuildLog::default();
         let mut out = Vec::new();
-        let course = Course::new(Spot::default(), plan.phases(), Duration::ZERO);
+        let course = Course::new(Spot::default(), plan.phases());
         run::run(&plan, &mut FakeShell, &mut FakeArtifacts, &mut |event| match event {
             Event::Output(bytes) => {
                 log.output(bytes);

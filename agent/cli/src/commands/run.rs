@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         stop: Some(stop),
     };
     let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
-    let mut view = View::new(args, Course::new(source.spot(), plan.phases(), started));
+    let mut view = View::new(args, Course::new(source.spot(), plan.phases()));
     let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
     let ended = shell.finish(&mut |bytes| view.output(bytes));
     let shown = view.finish();

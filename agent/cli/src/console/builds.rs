@@ -18,8 +18,11 @@ use time::{OffsetDateTime, macros::format_description};
 
 use super::{
     course::Course,
-    github::{Github, lines},
-    json::Json,
+    github::{
+        Github,
+        lines::{self, Piece},
+    },
+    json::{self, Json},
     plain,
     progress::Progress,
 };
@@ -80,6 +83,8 @@ struct Out {
     lost: Option<Failure>,
 }
 
+/// So many bytes are worth a write of their own.
+const LARGE: usize = 1 << 16;
 /// The most keys of one file that are warned about.
 const MOST_KEYS: usize = 20;
 
@@ -101,7 +106,6 @@ impl Mode {
 
     fn of_log(log: Log, around: Surroundings) -> Self {
         match log {
-            Log::Codebuild => Self::Codebuild,
             Log::Progress => Self::Progress,
             Log::Plain => Self::Plain,
             Log::Github => Self::Github,
@@ -109,7 +113,7 @@ impl Mode {
             // CodeBuild's agent writes its own lines; ours would be a second build to readers.
             Log::Auto if around.is_codebuild => Self::Plain,
             Log::Auto if around.is_terminal => Self::Progress,
-            Log::Auto => Self::Codebuild,
+            Log::Auto | Log::Codebuild => Self::Codebuild,
         }
     }
 }
@@ -157,8 +161,27 @@ impl View {
 
     /// Shows what something wrote.
     pub(crate) fn output(&mut self, bytes: &[u8]) {
-        let Self { face, course, output, out } = self;
-        output.push(bytes, &mut |bytes| face.output(bytes, course, out));
+        self.pass_on(|output, out| output.push(bytes, out));
+    }
+
+    /// Shows what `give` gives. Large pieces go as they are; small ones, which come where something
+    /// was masked, together.
+    fn pass_on(&mut self, give: impl FnOnce(&mut MaskedOutput, &mut dyn FnMut(&[u8]))) {
+        let Self { face, course, output, out, .. } = self;
+        let mut together = Vec::new();
+        give(output, &mut |piece| {
+            if together.is_empty() && LARGE <= piece.len() {
+                return face.output(piece, course, out);
+            }
+            together.extend_from_slice(piece);
+            if LARGE <= together.len() {
+                face.output(&together, course, out);
+                together.clear();
+            }
+        });
+        if !together.is_empty() {
+            face.output(&together, course, out);
+        }
     }
 
     /// Ends what is drawn; an error if a part of the log was lost.
@@ -173,10 +196,8 @@ impl View {
             }
             Face::Github(github) => {
                 let pieces = github.end_group();
-                super::with_lines(|lines| {
-                    pieces.iter().for_each(|it| lines.put(it, &mut |bytes| out.write(bytes)));
-                    lines.resume(&mut |bytes| out.write(bytes));
-                });
+                put(&pieces, out);
+                super::with_lines(|lines| lines.resume(&mut |bytes| out.write(bytes)));
                 out.append("GITHUB_STEP_SUMMARY", &github.summary(course));
             }
             Face::Codebuild(_) | Face::Plain { .. } | Face::Json(_) => {}
@@ -202,21 +223,19 @@ impl View {
             }
             Face::Github(github) => {
                 let pieces = github.show(event, course);
-                super::with_lines(|lines| {
-                    pieces.iter().for_each(|it| lines.put(it, &mut |bytes| out.write(bytes)));
-                });
+                put(&pieces, out);
                 if let Event::VariablesExported(variables) = event {
                     out.append("GITHUB_OUTPUT", &github.outputs(variables, course));
                 }
             }
-            Face::Json(json) => out.write(json.show(event, course).as_bytes()),
+            Face::Json(_) => out.write(json::lines(event, course).as_bytes()),
         }
     }
 
     /// Shows what was held back of the output.
     fn flush(&mut self) {
-        let Self { face, course, output, out } = self;
-        output.flush(&mut |bytes| face.output(bytes, course, out));
+        self.pass_on(MaskedOutput::flush);
+        let Self { face, course, out, .. } = self;
         if let Face::Json(json) = face {
             out.write(json.flush(course).as_bytes());
         }
@@ -279,6 +298,15 @@ impl Out {
             self.lost.get_or_insert(Failure::new(Kind::Outside, message).because(err));
         }
     }
+}
+
+/// Writes pieces for GitHub Actions.
+fn put(pieces: &[Piece], out: &mut Out) {
+    super::with_lines(|lines| {
+        for piece in pieces {
+            lines.put(piece, &mut |bytes| out.write(bytes));
+        }
+    });
 }
 
 fn lost(err: io::Error) -> Failure {

@@ -22,17 +22,10 @@ pub(crate) struct Course {
     steps: Vec<Step>,
     current: Option<usize>,
     stage: Option<Stage>,
-    started: Times,
+    stage_started: Duration,
+    command_started: Duration,
     now: Duration,
     redactor: Redactor,
-}
-
-/// When things began, since 1970.
-#[derive(Debug, Default)]
-struct Times {
-    build: Duration,
-    stage: Duration,
-    command: Duration,
 }
 
 /// A command of the buildspec.
@@ -51,14 +44,21 @@ pub(crate) struct Step {
 
 impl Course {
     /// The beginning of a build.
-    pub(crate) fn new(buildspec: Spot, phases: &[PhaseCommands], now: Duration) -> Self {
+    pub(crate) fn new(buildspec: Spot, phases: &[PhaseCommands]) -> Self {
         let steps = phases.iter().flat_map(|it| {
             let commands = steps(it.phase, &it.commands, false);
             commands.chain(steps(it.phase, &it.finally, true))
         });
-        let started = Times { build: now, ..Times::default() };
-        let (steps, redactor) = (steps.collect(), Redactor::default());
-        Self { buildspec, steps, current: None, stage: None, started, now, redactor }
+        Self {
+            buildspec,
+            steps: steps.collect(),
+            current: None,
+            stage: None,
+            stage_started: Duration::ZERO,
+            command_started: Duration::ZERO,
+            now: Duration::ZERO,
+            redactor: Redactor::default(),
+        }
     }
 
     /// Goes on with what happened now.
@@ -68,11 +68,11 @@ impl Course {
             Event::StageStarted(stage) => {
                 self.stage = Some(*stage);
                 self.current = None;
-                self.started.stage = now;
+                self.stage_started = now;
             }
             Event::CommandStarted(command) => {
                 self.current = self.find(command);
-                self.started.command = now;
+                self.command_started = now;
             }
             Event::SecretsKnown(redactor) => self.redactor = (*redactor).clone(),
             _ => {}
@@ -109,17 +109,12 @@ impl Course {
 
     /// How long the stage has run.
     pub(crate) fn stage_time(&self) -> Duration {
-        self.now.saturating_sub(self.started.stage)
+        self.now.saturating_sub(self.stage_started)
     }
 
     /// How long the command has run.
     pub(crate) fn command_time(&self) -> Duration {
-        self.now.saturating_sub(self.started.command)
-    }
-
-    /// How long the build has run.
-    pub(crate) fn build_time(&self) -> Duration {
-        self.now.saturating_sub(self.started.build)
+        self.now.saturating_sub(self.command_started)
     }
 
     /// The buildspec.
@@ -175,7 +170,7 @@ mod tests {
         let text = "version: 0.2\nphases:\n  install: {commands: [a, &x same, *x, b]}\n  build: \
                     {commands: a, finally: [*x, d]}\n";
         let buildspec = Buildspec::parse(text.as_bytes()).unwrap();
-        let mut course = Course::new(Spot::default(), &buildspec.phases, Duration::ZERO);
+        let mut course = Course::new(Spot::default(), &buildspec.phases);
         let mut seen = Vec::new();
         for it in &buildspec.phases {
             let stage = Event::StageStarted(Stage::Commands(it.phase));

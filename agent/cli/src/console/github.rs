@@ -164,18 +164,28 @@ fn packed(files: usize, bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use rbuild_agent::choice::Masking;
 
     use super::*;
 
     fn course(secret: &str) -> Course {
-        let mut course = Course::new(Spot::default(), &[], Duration::ZERO);
+        let mut course = Course::new(Spot::default(), &[]);
         let secrets = vec![Secret::new(secret.to_owned())];
         let redactor = Redactor::new(secrets, Masking::default());
         course.follow(&Event::SecretsKnown(&redactor), Duration::ZERO);
         course
+    }
+
+    /// Tokens of which the first two are the same.
+    fn tokens() -> String {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        if number < 2 { "T".to_owned() } else { format!("U{number}") }
     }
 
     #[test]
@@ -190,14 +200,9 @@ mod tests {
             ("x\ny=1", "1"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // A token that the value has is not taken, however unlikely that is.
-        fn tokens() -> String {
-            static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-            let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if number < 2 { "T".to_owned() } else { format!("U{number}") }
-        }
         let github = Github::new(true, tokens);
         let course = course("hunter2");
+        // A token that the value has is not taken, however unlikely that is.
         let want = "A<<rbuild_T\n1\nrbuild_T\nLINES<<rbuild_U2\na\nB<<x\nrbuild_T\n\nrbuild_U2\n";
         assert_eq!(github.outputs(&variables, &course), want);
         assert_eq!(withheld(&variables, &course).len(), 5);

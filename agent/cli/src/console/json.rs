@@ -29,8 +29,8 @@
 //! | `error` | something is wrong | `kind`, `message`, `causes`, `note`?, `hint`?, `file`?, `line`?, `column`? |
 //! | `result` | how it ended; always the last | `status`, `exit_status`, `duration_ms` |
 //!
-//! Those of a command are `number` (among all of the buildspec; not for those that choose
-//! runtimes), `phase`, `finally`, `file`, `line`, and `column`. Arguments that are wrong give no
+//! Those of a command are `phase`, `finally`, and, if it is of the buildspec (and not one that
+//! chooses a runtime), `number` (among all of it, from 1), `file`, `line`, and `column`. Arguments that are wrong give no
 //! events, and neither does a second signal that ends rbuild at once.
 //!
 //! **Architecture invariant:** pure: gives lines, and writes none.
@@ -59,6 +59,7 @@ use crate::{
 };
 
 /// The JSON Schema of the events.
+#[cfg_attr(not(test), expect(dead_code, reason = "it is printed by a command of its own"))]
 pub(crate) const SCHEMA: &str = include_str!("events.schema.json");
 
 /// The version of the format.
@@ -115,14 +116,13 @@ impl<'a> Line<'a> {
     }
 
     fn command(self, command: &Command, course: &Course) -> Self {
-        let line = match course.step(command) {
-            None => self.stage("phase", course.stage()).with("finally", false),
-            Some((number, step)) => self
-                .with("number", number)
-                .with("phase", step.phase.to_string())
-                .with("finally", step.is_finally),
+        let Some((number, step)) = course.step(command) else {
+            return self.stage("phase", course.stage()).with("finally", false);
         };
-        line.spot(Some(&course.spot(command.place)))
+        self.with("number", number)
+            .with("phase", step.phase.to_string())
+            .with("finally", step.is_finally)
+            .spot(Some(&course.spot(command.place)))
     }
 
     fn stage(self, name: &'static str, stage: Option<Stage>) -> Self {
@@ -177,7 +177,80 @@ pub(super) fn result(kind: Option<Kind>, state: State, now: Duration, time: Dura
         .end()
 }
 
-/// Writes the events of one build.
+/// The lines for an event that is neither output nor a warning.
+pub(super) fn lines(event: &Event<'_>, course: &Course) -> String {
+    let hide = course.redactor();
+    let line = |name| Line::new(name, course.now(), hide);
+    let line = match event {
+        Event::StageStarted(stage) => line("stage_started").stage("stage", Some(*stage)),
+        Event::StageSkipped(stage) => line("stage_skipped").stage("stage", Some(*stage)),
+        Event::StageFinished { stage, state, reason } => {
+            finished(line("stage_finished").stage("stage", Some(*stage)), *state, *reason)
+                .duration(course.stage_time())
+        }
+        Event::SourceFound { directory, buildspec } => line("source")
+            .text("directory", &directory.to_string_lossy())
+            .text("buildspec", &buildspec.to_string_lossy()),
+        Event::PhaseFound { phase, commands } => {
+            line("phase_found").with("phase", phase.to_string()).with("commands", *commands)
+        }
+        Event::ShellSelected(shell) => line("shell").word("name", shell.name()),
+        Event::SecretsWanted { parameters, secrets } => {
+            line("secrets").with("parameters", *parameters).with("secrets", *secrets)
+        }
+        Event::RuntimeSelected { name, version } => {
+            line("runtime").text("name", name).text("version", version).with("selected", true)
+        }
+        Event::RuntimesSkipped(runtimes) => {
+            let skipped = runtimes.iter().map(|it| {
+                let line = line("runtime").text("name", &it.name);
+                line.text("version", &it.version).with("selected", false).end()
+            });
+            return skipped.collect();
+        }
+        Event::CommandStarted(command) => {
+            line("command_started").command(command, course).text("text", &command.text)
+        }
+        Event::CommandFinished { command, end } => ended(line("command_finished"), *end)
+            .command(command, course)
+            .duration(course.command_time()),
+        Event::Retrying { scope, phase, attempt, of } => line("retry")
+            .word("scope", scope_name(*scope))
+            .with("phase", phase.to_string())
+            .with("attempt", *attempt)
+            .with("of", *of),
+        Event::BreakpointReached { command, failed } => line("breakpoint")
+            .command(command, course)
+            .text("text", &command.text)
+            .with("failed", *failed),
+        Event::VariablesExported(variables) => {
+            line("exported").with("variables", exported(variables, course))
+        }
+        Event::PatternMatched { pattern, files, .. } => {
+            line("pattern").text("pattern", pattern).with("files", *files)
+        }
+        Event::ArtifactsSent { sent, total } => {
+            line("artifacts_progress").with("sent", *sent).with("total", *total)
+        }
+        Event::ArtifactsWritten(packed) => artifacts(line("artifacts"), packed),
+        // What is left is in other events, or has one of its own as a warning.
+        Event::PhaseWithoutCommands(_)
+        | Event::UnknownKeys(_)
+        | Event::IgnoredKeys(_)
+        | Event::SecretsKnown(_)
+        | Event::EnvironmentReady { .. }
+        | Event::PhasesFound(_)
+        | Event::Output(_)
+        | Event::BaseDirectoryWanted(_)
+        | Event::BaseDirectoryFound(_)
+        | Event::FilesFound(_)
+        | Event::NameCollision { .. }
+        | Event::SecondaryArtifacts { .. } => return String::new(),
+    };
+    line.end()
+}
+
+/// Holds together what comes in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Json {
     /// The beginning of a character of which the rest is to come.
@@ -185,79 +258,6 @@ pub(super) struct Json {
 }
 
 impl Json {
-    /// The lines for an event that is neither output nor a warning.
-    pub(super) fn show(&mut self, event: &Event<'_>, course: &Course) -> String {
-        let hide = course.redactor();
-        let line = |name| Line::new(name, course.now(), hide);
-        let line = match event {
-            Event::StageStarted(stage) => line("stage_started").stage("stage", Some(*stage)),
-            Event::StageSkipped(stage) => line("stage_skipped").stage("stage", Some(*stage)),
-            Event::StageFinished { stage, state, reason } => {
-                finished(line("stage_finished"), *stage, *state, *reason)
-                    .duration(course.stage_time())
-            }
-            Event::SourceFound { directory, buildspec } => line("source")
-                .text("directory", &directory.to_string_lossy())
-                .text("buildspec", &buildspec.to_string_lossy()),
-            Event::PhaseFound { phase, commands } => {
-                line("phase_found").with("phase", phase.to_string()).with("commands", *commands)
-            }
-            Event::ShellSelected(shell) => line("shell").word("name", shell.name()),
-            Event::SecretsWanted { parameters, secrets } => {
-                line("secrets").with("parameters", *parameters).with("secrets", *secrets)
-            }
-            Event::RuntimeSelected { name, version } => {
-                line("runtime").text("name", name).text("version", version).with("selected", true)
-            }
-            Event::RuntimesSkipped(runtimes) => {
-                let skipped = runtimes.iter().map(|it| {
-                    let line = line("runtime").text("name", &it.name);
-                    line.text("version", &it.version).with("selected", false).end()
-                });
-                return skipped.collect();
-            }
-            Event::CommandStarted(command) => {
-                line("command_started").command(command, course).text("text", &command.text)
-            }
-            Event::CommandFinished { command, end } => ended(line("command_finished"), *end)
-                .command(command, course)
-                .duration(course.command_time()),
-            Event::Retrying { scope, phase, attempt, of } => line("retry")
-                .word("scope", scope_name(*scope))
-                .with("phase", phase.to_string())
-                .with("attempt", *attempt)
-                .with("of", *of),
-            Event::BreakpointReached { command, failed } => line("breakpoint")
-                .command(command, course)
-                .text("text", &command.text)
-                .with("failed", *failed),
-            Event::VariablesExported(variables) => {
-                line("exported").with("variables", exported(variables, course))
-            }
-            Event::PatternMatched { pattern, files, .. } => {
-                line("pattern").text("pattern", pattern).with("files", *files)
-            }
-            Event::ArtifactsSent { sent, total } => {
-                line("artifacts_progress").with("sent", *sent).with("total", *total)
-            }
-            Event::ArtifactsWritten(packed) => artifacts(line("artifacts"), packed),
-            // What is left is in other events, or has one of its own as a warning.
-            Event::PhaseWithoutCommands(_)
-            | Event::UnknownKeys(_)
-            | Event::IgnoredKeys(_)
-            | Event::SecretsKnown(_)
-            | Event::EnvironmentReady { .. }
-            | Event::PhasesFound(_)
-            | Event::Output(_)
-            | Event::BaseDirectoryWanted(_)
-            | Event::BaseDirectoryFound(_)
-            | Event::FilesFound(_)
-            | Event::NameCollision { .. }
-            | Event::SecondaryArtifacts { .. } => return String::new(),
-        };
-        line.end()
-    }
-
     /// The lines for what something wrote, which is masked already.
     pub(super) fn output(&mut self, bytes: &[u8], course: &Course) -> String {
         let whole;
@@ -293,9 +293,9 @@ fn output(bytes: &[u8], course: &Course) -> String {
     }
 }
 
-fn finished<'a>(line: Line<'a>, stage: Stage, state: State, reason: Option<&Reason>) -> Line<'a> {
+fn finished<'a>(line: Line<'a>, state: State, reason: Option<&Reason>) -> Line<'a> {
     let (code, message) = build_log::context(state, reason);
-    let line = line.stage("stage", Some(stage)).with("state", state.to_string());
+    let line = line.with("state", state.to_string());
     match code {
         "" => line,
         code => line.word("code", code).text("message", &message),
@@ -350,7 +350,7 @@ mod tests {
 
     /// The texts (or base64) of the lines for output in these pieces.
     fn outputs(pieces: &[&[u8]]) -> Vec<String> {
-        let course = Course::new(Spot::default(), &[], Duration::ZERO);
+        let course = Course::new(Spot::default(), &[]);
         let mut json = Json::default();
         let mut lines: String = pieces.iter().map(|it| json.output(it, &course)).collect();
         lines += &json.flush(&course);

@@ -6,7 +6,7 @@ use rbuild_agent::{
     buildspec::{Command, RuntimeVersion},
     choice::RetryScope,
     event::Event,
-    phase::{Phase, Stage, State},
+    phase::{Stage, State},
     shell::End,
 };
 
@@ -30,7 +30,7 @@ fn unmasked(event: &Event<'_>, course: &Course) -> String {
         Event::RuntimeSelected { name, version } => format!("[{stage}] {name} {version}\n"),
         Event::StageSkipped(stage) => format!("[{stage}] left out\n"),
         Event::Retrying { scope, phase, attempt, of } => {
-            format!("[{phase}] {}\n", retrying(*scope, *phase, *attempt, *of))
+            format!("[{phase}] {}\n", retrying(*scope, *attempt, *of))
         }
         Event::BreakpointReached { command, failed } => {
             format!("[{stage}] {}\n", breakpoint(course, command, *failed))
@@ -61,15 +61,15 @@ pub(super) fn how(end: End) -> Option<String> {
     }
 }
 
-pub(super) fn retrying(scope: RetryScope, phase: Phase, attempt: u8, of: u8) -> String {
+fn retrying(scope: RetryScope, attempt: u8, of: u8) -> String {
     let what = match scope {
-        RetryScope::Build => "the build".to_owned(),
-        RetryScope::Phase => phase.to_string(),
+        RetryScope::Build => "the build",
+        RetryScope::Phase => "the phase",
     };
     format!("{what} is tried again ({attempt} of {of})")
 }
 
-pub(super) fn breakpoint(course: &Course, command: &Command, failed: bool) -> String {
+fn breakpoint(course: &Course, command: &Command, failed: bool) -> String {
     let which = course.step(command).map(|(number, _)| format!(" {number}")).unwrap_or_default();
     let first = first_line(course, &command.text);
     match failed {

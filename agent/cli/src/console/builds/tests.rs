@@ -21,7 +21,7 @@ use rbuild_agent::{
 use serde_json::Value;
 
 use super::*;
-use crate::console::{Manner, github::lines::Lines, json, voice};
+use crate::console::{Manner, github::lines::Lines, voice};
 
 thread_local! {
     static TICKS: Cell<u32> = const { Cell::new(0) };
@@ -64,7 +64,8 @@ impl Scene {
             line: 0,
             column: 0,
         };
-        let course = Course::new(spot, &buildspec.phases, clock());
+        let course = Course::new(spot, &buildspec.phases);
+        clock();
         let commands =
             buildspec.phases.iter().flat_map(|it| it.commands.iter().chain(&it.finally)).cloned();
         let out = Out { stream: Some(file.try_clone().unwrap()), is_drawn_on: false, lost: None };
@@ -111,8 +112,8 @@ impl Scene {
         self.view.show(&Event::CommandFinished { command: &command, end });
     }
 
-    fn end(&mut self, stage: Stage, state: State, reason: Option<&Reason>) {
-        self.view.show(&Event::StageFinished { stage, state, reason });
+    fn end(&mut self, stage: Stage, how: State, reason: Option<&Reason>) {
+        self.view.show(&Event::StageFinished { stage, state: how, reason });
     }
 
     fn fail(&mut self, stage: Stage, number: usize, end: End) {
@@ -252,77 +253,556 @@ fn how_a_build_is_shown_depends_on_what_is_around() {
 
 #[test]
 fn success_as_codebuild_logs_it() {
-    check(Mode::Codebuild, success, expect![[r#""#]]);
+    check(
+        Mode::Codebuild,
+        success,
+        expect![[r#"
+        [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
+        [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
+        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
+        [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+        [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
+        [Container] 2024/01/15 10:11:12.500000 Processing environment variables
+        [Container] 2024/01/15 10:11:12.500000 Decrypting parameter store environment variables
+        [Container] 2024/01/15 10:11:12.700000 Selecting 'python' runtime version '3.9' based on manual selections...
+        [Container] 2024/01/15 10:11:12.800000 Moving to directory /work
+        [Container] 2024/01/15 10:11:12.800000 Cache is not defined in the buildspec
+        [Container] 2024/01/15 10:11:12.800000 Skip cache due to: no paths specified to be cached
+        [Container] 2024/01/15 10:11:12.900000 Phases found in YAML: 2
+        [Container] 2024/01/15 10:11:13.000000  INSTALL: 1 commands
+        [Container] 2024/01/15 10:11:13.100000  BUILD: 2 commands
+        [Container] 2024/01/15 10:11:13.200000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
+        [Container] 2024/01/15 10:11:13.200000 Phase context status code:  Message: 
+        [Container] 2024/01/15 10:11:13.300000 Entering phase INSTALL
+        [Container] 2024/01/15 10:11:13.400000 Running command make tools
+        tools
+
+        [Container] 2024/01/15 10:11:13.600000 Phase complete: INSTALL State: SUCCEEDED
+        [Container] 2024/01/15 10:11:13.600000 Phase context status code:  Message: 
+        [Container] 2024/01/15 10:11:13.700000 Entering phase BUILD
+        [Container] 2024/01/15 10:11:13.800000 Running command make ***
+        say *** and ***.
+        no line end hunt
+
+        [Container] 2024/01/15 10:11:14.000000 Running command second
+        line
+
+
+        [Container] 2024/01/15 10:11:14.200000 Running command clean up
+        clean
+
+        [Container] 2024/01/15 10:11:14.500000 Phase complete: BUILD State: SUCCEEDED
+        [Container] 2024/01/15 10:11:14.500000 Phase context status code:  Message: 
+        [Container] 2024/01/15 10:11:14.700000 Expanding out/*
+        [Container] 2024/01/15 10:11:14.800000 Found 2 file(s)
+        [Container] 2024/01/15 10:11:15.100000 Preparing to copy secondary artifacts
+        [Container] 2024/01/15 10:11:15.500000 Phase complete: UPLOAD_ARTIFACTS State: SUCCEEDED
+        [Container] 2024/01/15 10:11:15.500000 Phase context status code:  Message: 
+    "#]],
+    );
 }
 
 #[test]
 fn failure_as_codebuild_logs_it() {
-    check(Mode::Codebuild, failure, expect![[r#""#]]);
+    check(
+        Mode::Codebuild,
+        failure,
+        expect![[r#"
+        [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
+        [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
+        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
+        [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+        [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
+        [Container] 2024/01/15 10:11:12.500000 Processing environment variables
+        [Container] 2024/01/15 10:11:12.500000 [WARN] Skipping install of runtimes. Runtime version selection is not supported by this build image.
+        [Container] 2024/01/15 10:11:12.600000 Moving to directory /work
+        [Container] 2024/01/15 10:11:12.600000 Cache is not defined in the buildspec
+        [Container] 2024/01/15 10:11:12.600000 Skip cache due to: no paths specified to be cached
+        [Container] 2024/01/15 10:11:12.700000 Phases found in YAML: 2
+        [Container] 2024/01/15 10:11:12.800000  INSTALL: 1 commands
+        [Container] 2024/01/15 10:11:12.900000  BUILD: 2 commands
+        [Container] 2024/01/15 10:11:13.000000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
+        [Container] 2024/01/15 10:11:13.000000 Phase context status code:  Message: 
+        [Container] 2024/01/15 10:11:13.100000 Skipping phase INSTALL
+        [Container] 2024/01/15 10:11:13.200000 Entering phase BUILD
+        [Container] 2024/01/15 10:11:13.300000 Breakpoint before command 2
+        [Container] 2024/01/15 10:11:13.400000 Running command make hunter2
+        ::set-output name=x::y
+        ##[error]no
+
+        [Container] 2024/01/15 10:11:13.500000 Command did not exit successfully make hunter2 exit status 2
+        [Container] 2024/01/15 10:11:13.600000 Breakpoint after failed command 2
+        [Container] 2024/01/15 10:11:13.700000 Running command clean up
+        no line end
+
+        [Container] 2024/01/15 10:11:13.800000 Command did not exit successfully clean up signal: killed
+        [Container] 2024/01/15 10:11:13.900000 Phase complete: BUILD State: FAILED
+        [Container] 2024/01/15 10:11:13.900000 Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing command: make hunter2. Reason: exit status 2
+        [Container] 2024/01/15 10:11:14.000000 Retrying phase BUILD (1 of 1)
+        [Container] 2024/01/15 10:11:14.100000 Entering phase BUILD
+        [Container] 2024/01/15 10:11:14.200000 Breakpoint before command 2
+        [Container] 2024/01/15 10:11:14.300000 Running command make hunter2
+        ::set-output name=x::y
+        ##[error]no
+
+        [Container] 2024/01/15 10:11:14.400000 Command did not exit successfully make hunter2 exit status 2
+        [Container] 2024/01/15 10:11:14.500000 Breakpoint after failed command 2
+        [Container] 2024/01/15 10:11:14.600000 Running command clean up
+        no line end
+
+        [Container] 2024/01/15 10:11:14.700000 Command did not exit successfully clean up signal: killed
+        [Container] 2024/01/15 10:11:14.800000 Phase complete: BUILD State: FAILED
+        [Container] 2024/01/15 10:11:14.800000 Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing command: make hunter2. Reason: exit status 2
+        [Container] 2024/01/15 10:11:15.000000 Expanding a
+        [Container] 2024/01/15 10:11:15.000000 Skipping invalid file path a
+        [Container] 2024/01/15 10:11:15.100000 Phase complete: UPLOAD_ARTIFACTS State: FAILED
+        [Container] 2024/01/15 10:11:15.100000 Phase context status code: CLIENT_ERROR Message: no matching artifact paths found
+    "#]],
+    );
 }
 
 #[test]
 fn timeout_as_codebuild_logs_it() {
-    check(Mode::Codebuild, timeout, expect![[r#""#]]);
+    check(
+        Mode::Codebuild,
+        timeout,
+        expect![[r#"
+        [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
+        [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
+        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
+        [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+        [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
+        [Container] 2024/01/15 10:11:12.500000 Processing environment variables
+        [Container] 2024/01/15 10:11:12.500000 No runtime version selected in buildspec.
+        [Container] 2024/01/15 10:11:12.500000 Moving to directory /work
+        [Container] 2024/01/15 10:11:12.500000 Cache is not defined in the buildspec
+        [Container] 2024/01/15 10:11:12.500000 Skip cache due to: no paths specified to be cached
+        [Container] 2024/01/15 10:11:12.600000 Phases found in YAML: 2
+        [Container] 2024/01/15 10:11:12.700000  INSTALL: 1 commands
+        [Container] 2024/01/15 10:11:12.800000  BUILD: 2 commands
+        [Container] 2024/01/15 10:11:12.900000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
+        [Container] 2024/01/15 10:11:12.900000 Phase context status code:  Message: 
+        [Container] 2024/01/15 10:11:13.000000 Entering phase BUILD
+        [Container] 2024/01/15 10:11:13.100000 Running command second
+        line
+
+        ::stop-commands::x
+
+        [Container] 2024/01/15 10:11:13.300000 Phase complete: BUILD State: TIMED_OUT
+        [Container] 2024/01/15 10:11:13.300000 Phase context status code: BUILD_TIMED_OUT Message: Build has timed out.
+    "#]],
+    );
 }
 
 #[test]
 fn success_on_a_terminal() {
-    check(Mode::Progress, success, expect![[r#""#]]);
+    check(
+        Mode::Progress,
+        success,
+        expect![[r#"
+        [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
+        [DOWNLOAD_SOURCE] python 3.9
+        [INSTALL] $ make tools
+        tools
+        [INSTALL] SUCCEEDED in 0.30s
+        [BUILD] $ make ***
+        say *** and ***.
+        no line end hunt
+        [BUILD] $ second
+        line
+        [BUILD] $ clean up
+        clean
+        exported A=1
+        exported B=is ***
+        [BUILD] SUCCEEDED in 0.80s
+    "#]],
+    );
 }
 
 #[test]
 fn failure_on_a_terminal() {
-    check(Mode::Progress, failure, expect![[r#""#]]);
+    check(
+        Mode::Progress,
+        failure,
+        expect![[r#"
+            [DOWNLOAD_SOURCE] runtimes are left as they are: java 21
+            [INSTALL] left out
+            [BUILD] waiting before command 2: make hunter2
+            [BUILD] $ make hunter2
+            ::set-output name=x::y
+            ##[error]no
+            exit status 2
+            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] $ clean up
+            no line end
+            ended by SIGKILL
+            [BUILD] FAILED in 0.70s
+            [BUILD] the phase is tried again (1 of 1)
+            [BUILD] waiting before command 2: make hunter2
+            [BUILD] $ make hunter2
+            ::set-output name=x::y
+            ##[error]no
+            exit status 2
+            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] $ clean up
+            no line end
+            ended by SIGKILL
+            [BUILD] FAILED in 0.70s
+            no file matches `a`
+            [UPLOAD_ARTIFACTS] FAILED in 0.20s
+        "#]],
+    );
 }
 
 #[test]
 fn timeout_on_a_terminal() {
-    check(Mode::Progress, timeout, expect![[r#""#]]);
+    check(
+        Mode::Progress,
+        timeout,
+        expect![[r#"
+        [BUILD] $ second
+        line
+        ::stop-commands::x
+        ended: the build took too long
+        [BUILD] TIMED_OUT in 0.30s
+    "#]],
+    );
 }
 
 #[test]
 fn success_in_few_words() {
-    check(Mode::Plain, success, expect![[r#""#]]);
+    check(
+        Mode::Plain,
+        success,
+        expect![[r#"
+        [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
+        [DOWNLOAD_SOURCE] python 3.9
+        [INSTALL] $ make tools
+        tools
+        [INSTALL] SUCCEEDED in 0.30s
+        [BUILD] $ make ***
+        say *** and ***.
+        no line end hunt
+        [BUILD] $ second
+        line
+        [BUILD] $ clean up
+        clean
+        exported A=1
+        exported B=is ***
+        [BUILD] SUCCEEDED in 0.80s
+    "#]],
+    );
 }
 
 #[test]
 fn failure_in_few_words() {
-    check(Mode::Plain, failure, expect![[r#""#]]);
+    check(
+        Mode::Plain,
+        failure,
+        expect![[r#"
+            [DOWNLOAD_SOURCE] runtimes are left as they are: java 21
+            [INSTALL] left out
+            [BUILD] waiting before command 2: make hunter2
+            [BUILD] $ make hunter2
+            ::set-output name=x::y
+            ##[error]no
+            exit status 2
+            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] $ clean up
+            no line end
+            ended by SIGKILL
+            [BUILD] FAILED in 0.70s
+            [BUILD] the phase is tried again (1 of 1)
+            [BUILD] waiting before command 2: make hunter2
+            [BUILD] $ make hunter2
+            ::set-output name=x::y
+            ##[error]no
+            exit status 2
+            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] $ clean up
+            no line end
+            ended by SIGKILL
+            [BUILD] FAILED in 0.70s
+            no file matches `a`
+            [UPLOAD_ARTIFACTS] FAILED in 0.20s
+        "#]],
+    );
 }
 
 #[test]
 fn timeout_in_few_words() {
-    check(Mode::Plain, timeout, expect![[r#""#]]);
+    check(
+        Mode::Plain,
+        timeout,
+        expect![[r#"
+        [BUILD] $ second
+        line
+        ::stop-commands::x
+        ended: the build took too long
+        [BUILD] TIMED_OUT in 0.30s
+    "#]],
+    );
 }
 
 #[test]
 fn success_on_github_actions() {
-    check(Mode::Github, success, expect![[r#""#]]);
+    check(
+        Mode::Github,
+        success,
+        expect![[r#"
+            ::stop-commands::TOKEN
+            [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
+            ::TOKEN::
+            ::add-mask::first line
+            ::add-mask::first line%0Asecond line
+            ::add-mask::hunter2
+            ::add-mask::second line
+            ::stop-commands::TOKEN
+            [DOWNLOAD_SOURCE] python 3.9
+            ::TOKEN::
+            ::group::INSTALL
+            ::stop-commands::TOKEN
+            INSTALL 1/1 $ make tools
+            tools
+            ::TOKEN::
+            ::endgroup::
+            [INSTALL] SUCCEEDED in 0.30s
+            ::group::BUILD
+            ::stop-commands::TOKEN
+            BUILD 1/2 $ make ***
+            say *** and ***.
+            no line end hunt
+            BUILD 2/2 $ second
+            line
+            BUILD finally 1/1 $ clean up
+            clean
+            ::TOKEN::
+            ::warning file=ci/spec.yml,title=exported variable::`B` is no output of the step, since its value holds a secret
+            ::endgroup::
+            [BUILD] SUCCEEDED in 0.80s
+            --- summary
+            ### ci/spec.yml: SUCCEEDED
+
+            | Phase | State | Time |
+            | --- | --- | --- |
+            | DOWNLOAD_SOURCE | SUCCEEDED | 1.0s |
+            | INSTALL | SUCCEEDED | 0.30s |
+            | BUILD | SUCCEEDED | 0.80s |
+            | UPLOAD_ARTIFACTS | SUCCEEDED | 0.90s |
+
+            | Artifacts | Content |
+            | --- | --- |
+            | /out/&#42;&#42;&#42;&#124;x | 2 files, 20 B |
+            | docs: s3://bucket/docs | 2 files, 20 B |
+            | logs: s3://bucket/logs | 2 files, 20 B |
+
+        "#]],
+    );
 }
 
 #[test]
 fn failure_on_github_actions() {
-    check(Mode::Github, failure, expect![[r#""#]]);
+    check(
+        Mode::Github,
+        failure,
+        expect![[r#"
+            ::stop-commands::TOKEN
+            [DOWNLOAD_SOURCE] runtimes are left as they are: java 21
+            ::TOKEN::
+            ::stop-commands::TOKEN
+            [INSTALL] left out
+            [BUILD] waiting before command 2: make hunter2
+            ::TOKEN::
+            ::group::BUILD
+            ::stop-commands::TOKEN
+            BUILD 1/2 $ make hunter2
+            ::set-output name=x::y
+            ##[error]no
+            exit status 2
+            [BUILD] waiting after command 2, which failed: make hunter2
+            BUILD finally 1/1 $ clean up
+            no line end
+            ended by SIGKILL
+            ::TOKEN::
+            ::endgroup::
+            [BUILD] FAILED in 0.70s
+            ::error file=ci/spec.yml,line=7,col=9,title=BUILD FAILED::exit status 2: make hunter2
+            ::stop-commands::TOKEN
+            [BUILD] the phase is tried again (1 of 1)
+            [BUILD] waiting before command 2: make hunter2
+            ::TOKEN::
+            ::group::BUILD
+            ::stop-commands::TOKEN
+            BUILD 1/2 $ make hunter2
+            ::set-output name=x::y
+            ##[error]no
+            exit status 2
+            [BUILD] waiting after command 2, which failed: make hunter2
+            BUILD finally 1/1 $ clean up
+            no line end
+            ended by SIGKILL
+            ::TOKEN::
+            ::endgroup::
+            [BUILD] FAILED in 0.70s
+            ::error file=ci/spec.yml,line=7,col=9,title=BUILD FAILED::exit status 2: make hunter2
+            ::stop-commands::TOKEN
+            no file matches `a`
+            ::TOKEN::
+            [UPLOAD_ARTIFACTS] FAILED in 0.20s
+            ::error file=ci/spec.yml,title=UPLOAD_ARTIFACTS FAILED::no matching artifact paths found
+            --- summary
+            ### ci/spec.yml: FAILED in BUILD
+
+            ci/spec.yml:7:9, exit status 2:
+
+            <pre>make hunter2</pre>
+
+            | Phase | State | Time |
+            | --- | --- | --- |
+            | DOWNLOAD_SOURCE | SUCCEEDED | 0.80s |
+            | INSTALL | left out | |
+            | BUILD | FAILED | 0.70s |
+            | BUILD | FAILED | 0.70s |
+            | UPLOAD_ARTIFACTS | FAILED | 0.20s |
+
+        "#]],
+    );
 }
 
 #[test]
 fn timeout_on_github_actions() {
-    check(Mode::Github, timeout, expect![[r#""#]]);
+    check(
+        Mode::Github,
+        timeout,
+        expect![[r#"
+            ::group::BUILD
+            ::stop-commands::TOKEN
+            BUILD 2/2 $ second
+            line
+            ::stop-commands::x
+            ended: the build took too long
+            ::TOKEN::
+            ::endgroup::
+            [BUILD] TIMED_OUT in 0.30s
+            ::error file=ci/spec.yml,title=BUILD TIMED_OUT::Build has timed out.
+            --- summary
+            ### ci/spec.yml: TIMED_OUT in BUILD
+
+            <pre>Build has timed out.</pre>
+
+            | Phase | State | Time |
+            | --- | --- | --- |
+            | DOWNLOAD_SOURCE | SUCCEEDED | 0.70s |
+            | BUILD | TIMED_OUT | 0.30s |
+
+        "#]],
+    );
 }
 
 #[test]
 fn success_as_events() {
-    check(Mode::Json, success, expect![[r#""#]]);
+    check(
+        Mode::Json,
+        success,
+        expect![[r#"
+            {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
+            {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+            {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
+            {"type":"secrets","time":"2024-01-15T10:11:12.500000Z","parameters":1,"secrets":2}
+            {"type":"runtime","time":"2024-01-15T10:11:12.700000Z","name":"python","version":"3.9","selected":true}
+            {"type":"phase_found","time":"2024-01-15T10:11:13.000000Z","phase":"INSTALL","commands":1}
+            {"type":"phase_found","time":"2024-01-15T10:11:13.100000Z","phase":"BUILD","commands":2}
+            {"type":"stage_finished","time":"2024-01-15T10:11:13.200000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":1000}
+            {"type":"stage_started","time":"2024-01-15T10:11:13.300000Z","stage":"INSTALL"}
+            {"type":"command_started","time":"2024-01-15T10:11:13.400000Z","number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"text":"make tools"}
+            {"type":"output","time":"2024-01-15T10:11:13.500000Z","text":"tools\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:13.500000Z","reason":"exited","status":0,"number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"duration_ms":100}
+            {"type":"stage_finished","time":"2024-01-15T10:11:13.600000Z","stage":"INSTALL","state":"SUCCEEDED","duration_ms":300}
+            {"type":"stage_started","time":"2024-01-15T10:11:13.700000Z","stage":"BUILD"}
+            {"type":"command_started","time":"2024-01-15T10:11:13.800000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make ***"}
+            {"type":"output","time":"2024-01-15T10:11:13.800000Z","text":"say ***"}
+            {"type":"output","time":"2024-01-15T10:11:13.800000Z","text":" and ***"}
+            {"type":"output","time":"2024-01-15T10:11:13.900000Z","text":".\nno line end hunt"}
+            {"type":"command_finished","time":"2024-01-15T10:11:13.900000Z","reason":"exited","status":0,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
+            {"type":"command_started","time":"2024-01-15T10:11:14.000000Z","number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"text":"second\nline\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.100000Z","reason":"exited","status":0,"number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"duration_ms":100}
+            {"type":"command_started","time":"2024-01-15T10:11:14.200000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
+            {"type":"output","time":"2024-01-15T10:11:14.300000Z","text":"clean\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.300000Z","reason":"exited","status":0,"number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
+            {"type":"exported","time":"2024-01-15T10:11:14.400000Z","variables":[{"name":"A","value":"1"},{"name":"B","value":"is ***"}]}
+            {"type":"stage_finished","time":"2024-01-15T10:11:14.500000Z","stage":"BUILD","state":"SUCCEEDED","duration_ms":800}
+            {"type":"stage_started","time":"2024-01-15T10:11:14.600000Z","stage":"UPLOAD_ARTIFACTS"}
+            {"type":"pattern","time":"2024-01-15T10:11:14.700000Z","pattern":"out/*","files":2}
+            {"type":"artifacts_progress","time":"2024-01-15T10:11:14.900000Z","sent":10,"total":20}
+            {"type":"artifacts","time":"2024-01-15T10:11:15.000000Z","path":"/out/***|x","files":2,"bytes":20}
+            {"type":"artifacts","time":"2024-01-15T10:11:15.200000Z","identifier":"docs","uri":"s3://bucket/docs","files":2,"bytes":20}
+            {"type":"artifacts","time":"2024-01-15T10:11:15.400000Z","identifier":"logs","uri":"s3://bucket/logs","files":2,"bytes":20}
+            {"type":"stage_finished","time":"2024-01-15T10:11:15.500000Z","stage":"UPLOAD_ARTIFACTS","state":"SUCCEEDED","duration_ms":900}
+        "#]],
+    );
 }
 
 #[test]
 fn failure_as_events() {
-    check(Mode::Json, failure, expect![[r#""#]]);
+    check(
+        Mode::Json,
+        failure,
+        expect![[r#"
+        {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
+        {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+        {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
+        {"type":"runtime","time":"2024-01-15T10:11:12.500000Z","name":"java","version":"21","selected":false}
+        {"type":"phase_found","time":"2024-01-15T10:11:12.800000Z","phase":"INSTALL","commands":1}
+        {"type":"phase_found","time":"2024-01-15T10:11:12.900000Z","phase":"BUILD","commands":2}
+        {"type":"stage_finished","time":"2024-01-15T10:11:13.000000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":800}
+        {"type":"stage_skipped","time":"2024-01-15T10:11:13.100000Z","stage":"INSTALL"}
+        {"type":"stage_started","time":"2024-01-15T10:11:13.200000Z","stage":"BUILD"}
+        {"type":"breakpoint","time":"2024-01-15T10:11:13.300000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":false}
+        {"type":"command_started","time":"2024-01-15T10:11:13.400000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2"}
+        {"type":"output","time":"2024-01-15T10:11:13.400000Z","text":"::set-output name=x::y\n##[error]no\n"}
+        {"type":"command_finished","time":"2024-01-15T10:11:13.500000Z","reason":"exited","status":2,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
+        {"type":"breakpoint","time":"2024-01-15T10:11:13.600000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":true}
+        {"type":"command_started","time":"2024-01-15T10:11:13.700000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
+        {"type":"output","time":"2024-01-15T10:11:13.700000Z","text":"no line end"}
+        {"type":"command_finished","time":"2024-01-15T10:11:13.800000Z","reason":"killed","signal":"SIGKILL","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
+        {"type":"stage_finished","time":"2024-01-15T10:11:13.900000Z","stage":"BUILD","state":"FAILED","code":"COMMAND_EXECUTION_ERROR","message":"Error while executing command: make hunter2. Reason: exit status 2","duration_ms":700}
+        {"type":"retry","time":"2024-01-15T10:11:14.000000Z","scope":"phase","phase":"BUILD","attempt":1,"of":1}
+        {"type":"stage_started","time":"2024-01-15T10:11:14.100000Z","stage":"BUILD"}
+        {"type":"breakpoint","time":"2024-01-15T10:11:14.200000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":false}
+        {"type":"command_started","time":"2024-01-15T10:11:14.300000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2"}
+        {"type":"output","time":"2024-01-15T10:11:14.300000Z","text":"::set-output name=x::y\n##[error]no\n"}
+        {"type":"command_finished","time":"2024-01-15T10:11:14.400000Z","reason":"exited","status":2,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
+        {"type":"breakpoint","time":"2024-01-15T10:11:14.500000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":true}
+        {"type":"command_started","time":"2024-01-15T10:11:14.600000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
+        {"type":"output","time":"2024-01-15T10:11:14.600000Z","text":"no line end"}
+        {"type":"command_finished","time":"2024-01-15T10:11:14.700000Z","reason":"killed","signal":"SIGKILL","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
+        {"type":"stage_finished","time":"2024-01-15T10:11:14.800000Z","stage":"BUILD","state":"FAILED","code":"COMMAND_EXECUTION_ERROR","message":"Error while executing command: make hunter2. Reason: exit status 2","duration_ms":700}
+        {"type":"stage_started","time":"2024-01-15T10:11:14.900000Z","stage":"UPLOAD_ARTIFACTS"}
+        {"type":"pattern","time":"2024-01-15T10:11:15.000000Z","pattern":"a","files":0}
+        {"type":"stage_finished","time":"2024-01-15T10:11:15.100000Z","stage":"UPLOAD_ARTIFACTS","state":"FAILED","code":"CLIENT_ERROR","message":"no matching artifact paths found","duration_ms":200}
+    "#]],
+    );
 }
 
 #[test]
 fn timeout_as_events() {
-    check(Mode::Json, timeout, expect![[r#""#]]);
+    check(
+        Mode::Json,
+        timeout,
+        expect![[r#"
+        {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
+        {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+        {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
+        {"type":"phase_found","time":"2024-01-15T10:11:12.700000Z","phase":"INSTALL","commands":1}
+        {"type":"phase_found","time":"2024-01-15T10:11:12.800000Z","phase":"BUILD","commands":2}
+        {"type":"stage_finished","time":"2024-01-15T10:11:12.900000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":700}
+        {"type":"stage_started","time":"2024-01-15T10:11:13.000000Z","stage":"BUILD"}
+        {"type":"command_started","time":"2024-01-15T10:11:13.100000Z","number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"text":"second\nline\n"}
+        {"type":"output","time":"2024-01-15T10:11:13.100000Z","text":"::stop-commands::x"}
+        {"type":"command_finished","time":"2024-01-15T10:11:13.200000Z","reason":"timed_out","number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"duration_ms":100}
+        {"type":"stage_finished","time":"2024-01-15T10:11:13.300000Z","stage":"BUILD","state":"TIMED_OUT","code":"BUILD_TIMED_OUT","message":"Build has timed out.","duration_ms":300}
+    "#]],
+    );
 }
 
 #[test]
@@ -356,7 +836,7 @@ fn every_event_is_as_the_schema_has_it() {
         lines += &json::error(&Failure::new(kind, "message"), now, &hide);
         lines += &json::result(Some(kind), State::TimedOut, now, now);
     }
-    lines += &Json::default().output(b"\xff", &Course::new(Spot::default(), &[], now));
+    lines += &Json::default().output(b"\xff", &Course::new(Spot::default(), &[]));
     let kinds = schema["oneOf"].as_array().unwrap();
     let name = |kind: &Value| kind["properties"]["type"]["const"].as_str().unwrap().to_owned();
     let mut unseen: std::collections::BTreeSet<_> = kinds.iter().map(name).collect();
@@ -408,10 +888,10 @@ fn violation(schema: &Value, value: &Value) -> Option<String> {
     if choices.is_some_and(|it| it.iter().filter(|it| has_all(it)).count() != 1) {
         return Some(format!("not one of {}", schema["oneOf"]));
     }
-    let items = value.as_array().into_iter().flatten();
-    let wrong = items.filter_map(|it| violation(&schema["items"], it)).next();
-    let fields = value.as_object().into_iter().flatten();
-    wrong.or_else(|| fields.filter_map(|(name, it)| field(schema, name, it)).next())
+    let mut items = value.as_array().into_iter().flatten();
+    let wrong = items.find_map(|it| violation(&schema["items"], it));
+    let mut fields = value.as_object().into_iter().flatten();
+    wrong.or_else(|| fields.find_map(|(name, it)| field(schema, name, it)))
 }
 
 fn field(schema: &Value, name: &str, value: &Value) -> Option<String> {

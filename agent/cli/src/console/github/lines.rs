@@ -21,7 +21,7 @@ use crate::{console::visible, failure::Spot};
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::console) enum Piece {
-    /// A text that may hold anything.
+    /// Lines that may hold anything.
     Quoted(String),
     /// Our own words.
     Said(String),
@@ -70,7 +70,11 @@ impl Lines {
     /// Writes a piece.
     pub(in crate::console) fn put(&mut self, piece: &Piece, out: &mut dyn FnMut(&[u8])) {
         let line = match piece {
-            Piece::Quoted(text) => return self.quote(text.as_bytes(), out),
+            Piece::Quoted(text) if text.is_empty() => return,
+            Piece::Quoted(text) => {
+                let end = if std::mem::take(&mut self.is_in_line) { "\n" } else { "" };
+                return self.quote((end.to_owned() + text).as_bytes(), out);
+            }
             Piece::Said(text) => text.clone(),
             Piece::Group(name) => format!("::group::{}\n", data(name)),
             Piece::EndGroup => "::endgroup::\n".to_owned(),
@@ -193,7 +197,9 @@ mod tests {
         let mut lines = Lines::new(Some("/work".into()), || "T".to_owned());
         let mut text = Vec::new();
         let mut out = |bytes: &[u8]| text.extend_from_slice(bytes);
-        pieces.iter().for_each(|it| lines.put(it, &mut out));
+        for piece in pieces {
+            lines.put(piece, &mut out);
+        }
         lines.resume(&mut out);
         String::from_utf8(text).unwrap()
     }
@@ -206,7 +212,7 @@ mod tests {
             quoted("$ make\n"),
             quoted(""),
             quoted("::endgroup::\nno line end"),
-            quoted(" yet"),
+            quoted("another line"),
             Piece::EndGroup,
             Piece::Said("done\n".into()),
             quoted("late\r"),
@@ -216,7 +222,8 @@ mod tests {
             ::stop-commands::T
             $ make
             ::endgroup::
-            no line end yet
+            no line end
+            another line
             ::T::
             ::endgroup::
             done

@@ -47,23 +47,18 @@ impl Summary {
     /// All of it.
     pub(super) fn text(&self, course: &Course) -> String {
         let file = cell(&course.buildspec().file);
-        let mut text = match &self.failure {
-            None => format!("### {file}: SUCCEEDED\n\n"),
-            Some((stage, state, _)) => format!("### {file}: {state} in {stage}\n\n"),
+        let (heading, failure) = match &self.failure {
+            None => (format!("### {file}: SUCCEEDED\n\n"), ""),
+            Some((stage, how, text)) => (format!("### {file}: {how} in {stage}\n\n"), &**text),
         };
-        if let Some((_, _, failure)) = &self.failure {
-            text += failure;
-        }
-        if !self.stages.is_empty() {
-            text +=
-                &format!("| Phase | State | Time |\n| --- | --- | --- |\n{}", self.stages.concat());
-        }
-        if !self.artifacts.is_empty() {
-            let rows = self.artifacts.concat();
-            text += &format!("\n| Artifacts | Content |\n| --- | --- |\n{rows}");
-        }
-        text + "\n"
+        let stages = table("| Phase | State | Time |\n| --- | --- | --- |\n", &self.stages);
+        let artifacts = table("\n| Artifacts | Content |\n| --- | --- |\n", &self.artifacts);
+        format!("{heading}{failure}{stages}{artifacts}\n")
     }
+}
+
+fn table(head: &str, rows: &[String]) -> String {
+    if rows.is_empty() { String::new() } else { head.to_owned() + &rows.concat() }
 }
 
 /// What failed.
@@ -72,14 +67,14 @@ fn failure(state: State, reason: Option<&Reason>, course: &Course) -> String {
         Some(Reason::Command { command, end }) => {
             let file = cell(&course.buildspec().file);
             let how = plain::how(*end).unwrap_or_default();
-            (format!("{file}:{}, {how}:", command.place), command.text.as_str().into())
+            (format!("{file}:{}, {how}:\n\n", command.place), command.text.as_str().into())
         }
         _ => (String::new(), build_log::context(state, reason).1),
     };
     let text: String = course.mask(&text).chars().take(LONGEST).collect();
     match text.is_empty() {
         true => String::new(),
-        false => format!("{what}\n\n<pre>{}</pre>\n\n", html(text.trim_end())),
+        false => format!("{what}<pre>{}</pre>\n\n", html(text.trim_end())),
     }
 }
 
