@@ -78,6 +78,11 @@ pub(crate) fn hide(redactor: &Redactor) {
     voice().redactor = redactor.clone();
 }
 
+/// A whole text without what nobody must see.
+fn mask(text: &str) -> String {
+    voice().redactor.mask(text).into_owned()
+}
+
 /// Tells what came of a command, and gives the exit status for it.
 pub(crate) fn conclude(ended: &Result<(), Failure>) -> ExitCode {
     let kind = ended.as_ref().err().map(|failure| {
@@ -140,12 +145,13 @@ pub(crate) fn print_error(failure: &Failure) {
             write_out(json::error(failure, host::now(), redactor).as_bytes());
             failure.to_string()
         }
-        // What fails in the build itself has its annotation already.
-        Voice { manner: Manner::Github(lines), redactor, .. }
+        // A stage that failed has its annotation already.
+        Voice { manner: Manner::Github(lines), redactor, state: State::Succeeded, .. }
             if matches!(failure.kind, Kind::Input | Kind::Outside) =>
         {
             let causes = failure.causes().into_iter().map(|it| format!(": {it}"));
-            let text = failure.message().to_owned() + &causes.collect::<String>();
+            let hint = failure.hinted().map(|it| format!("\nhint: {it}")).unwrap_or_default();
+            let text = failure.message().to_owned() + &causes.collect::<String>() + &hint;
             annotate(lines, redactor, Level::Error, (&text, failure.spot()));
             failure.to_string()
         }

@@ -122,9 +122,13 @@ impl Course {
         &self.buildspec
     }
 
-    /// A place in the buildspec.
-    pub(crate) fn spot(&self, place: Place) -> Spot {
-        Spot { line: place.line, column: place.column, ..self.buildspec.clone() }
+    /// Where a command is; a command that is not of the buildspec has no line of it.
+    pub(crate) fn spot(&self, command: &Command) -> Spot {
+        let Place { line, column } = match self.step(command) {
+            Some(_) => command.place,
+            None => Place { line: 0, column: 0 },
+        };
+        Spot { line, column, ..self.buildspec.clone() }
     }
 
     /// Which step a command is: an alias in the file makes several of the same text and place, so

@@ -123,7 +123,7 @@ fn failed(stage: Stage, event: &Event<'_>, course: &Course) -> Option<Annotation
     let (spot, text) = match reason {
         Some(Reason::Command { command, end }) => {
             let how = plain::how(*end).unwrap_or_default();
-            (course.spot(command.place), format!("{how}: {}", command.text.trim_end()))
+            (course.spot(command), format!("{how}: {}", command.text.trim_end()))
         }
         _ if code.is_empty() => return None,
         _ => (course.buildspec().clone(), message),

@@ -122,7 +122,7 @@ impl<'a> Line<'a> {
         self.with("number", number)
             .with("phase", step.phase.to_string())
             .with("finally", step.is_finally)
-            .spot(Some(&course.spot(command.place)))
+            .spot(Some(&course.spot(command)))
     }
 
     fn stage(self, name: &'static str, stage: Option<Stage>) -> Self {
@@ -283,12 +283,11 @@ impl Json {
 }
 
 fn output(bytes: &[u8], course: &Course) -> String {
-    // The text was masked as the stream that it is; a part of it must not be masked again.
-    let shows_all = Redactor::default();
-    let line = Line::new("output", course.now(), &shows_all);
+    // It was masked as the stream that it is: a part of it is not masked again.
+    let line = Line::new("output", course.now(), course.redactor());
     match str::from_utf8(bytes) {
         Ok("") => String::new(),
-        Ok(text) => line.text("text", text).end(),
+        Ok(text) => line.with("text", text).end(),
         Err(_) => line.with("base64", STANDARD.encode(bytes)).end(),
     }
 }

@@ -59,9 +59,10 @@ impl Progress {
 
     /// What goes to the terminal when a command wrote this: lines that are whole.
     pub(super) fn output(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let held = self.line.len();
         self.line.extend_from_slice(bytes);
-        let end = match self.line.iter().rposition(|it| *it == b'\n') {
-            Some(end) => end + 1,
+        let end = match bytes.iter().rposition(|it| *it == b'\n') {
+            Some(end) => held + end + 1,
             None if LONGEST_LINE < self.line.len() => self.line.len(),
             None => 0,
         };

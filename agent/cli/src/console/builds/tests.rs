@@ -149,6 +149,12 @@ fn success(scene: &mut Scene) {
     let redactor = Redactor::new(values.to_vec(), Masking::default());
     scene.view.show(&Event::SecretsKnown(&redactor));
     scene.view.show(&Event::RuntimeSelected { name: "python", version: "3.9" });
+    // Not of the buildspec.
+    let place = Place { line: 1, column: 1 };
+    let command = Command { text: "pyenv global 3.9".into(), place };
+    scene.view.show(&Event::CommandStarted(&command));
+    let end = End::Exited(0);
+    scene.view.show(&Event::CommandFinished { command: &command, end });
     scene.ready();
     scene.stage(INSTALL);
     scene.run(0, &["tools\n"], End::Exited(0));
@@ -257,48 +263,50 @@ fn success_as_codebuild_logs_it() {
         Mode::Codebuild,
         success,
         expect![[r#"
-        [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
-        [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
-        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
-        [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
-        [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
-        [Container] 2024/01/15 10:11:12.500000 Processing environment variables
-        [Container] 2024/01/15 10:11:12.500000 Decrypting parameter store environment variables
-        [Container] 2024/01/15 10:11:12.700000 Selecting 'python' runtime version '3.9' based on manual selections...
-        [Container] 2024/01/15 10:11:12.800000 Moving to directory /work
-        [Container] 2024/01/15 10:11:12.800000 Cache is not defined in the buildspec
-        [Container] 2024/01/15 10:11:12.800000 Skip cache due to: no paths specified to be cached
-        [Container] 2024/01/15 10:11:12.900000 Phases found in YAML: 2
-        [Container] 2024/01/15 10:11:13.000000  INSTALL: 1 commands
-        [Container] 2024/01/15 10:11:13.100000  BUILD: 2 commands
-        [Container] 2024/01/15 10:11:13.200000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
-        [Container] 2024/01/15 10:11:13.200000 Phase context status code:  Message: 
-        [Container] 2024/01/15 10:11:13.300000 Entering phase INSTALL
-        [Container] 2024/01/15 10:11:13.400000 Running command make tools
-        tools
+            [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
+            [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
+            [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
+            [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+            [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
+            [Container] 2024/01/15 10:11:12.500000 Processing environment variables
+            [Container] 2024/01/15 10:11:12.500000 Decrypting parameter store environment variables
+            [Container] 2024/01/15 10:11:12.700000 Selecting 'python' runtime version '3.9' based on manual selections...
+            [Container] 2024/01/15 10:11:12.800000 Running command pyenv global 3.9
 
-        [Container] 2024/01/15 10:11:13.600000 Phase complete: INSTALL State: SUCCEEDED
-        [Container] 2024/01/15 10:11:13.600000 Phase context status code:  Message: 
-        [Container] 2024/01/15 10:11:13.700000 Entering phase BUILD
-        [Container] 2024/01/15 10:11:13.800000 Running command make ***
-        say *** and ***.
-        no line end hunt
+            [Container] 2024/01/15 10:11:13.000000 Moving to directory /work
+            [Container] 2024/01/15 10:11:13.000000 Cache is not defined in the buildspec
+            [Container] 2024/01/15 10:11:13.000000 Skip cache due to: no paths specified to be cached
+            [Container] 2024/01/15 10:11:13.100000 Phases found in YAML: 2
+            [Container] 2024/01/15 10:11:13.200000  INSTALL: 1 commands
+            [Container] 2024/01/15 10:11:13.300000  BUILD: 2 commands
+            [Container] 2024/01/15 10:11:13.400000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
+            [Container] 2024/01/15 10:11:13.400000 Phase context status code:  Message: 
+            [Container] 2024/01/15 10:11:13.500000 Entering phase INSTALL
+            [Container] 2024/01/15 10:11:13.600000 Running command make tools
+            tools
 
-        [Container] 2024/01/15 10:11:14.000000 Running command second
-        line
+            [Container] 2024/01/15 10:11:13.800000 Phase complete: INSTALL State: SUCCEEDED
+            [Container] 2024/01/15 10:11:13.800000 Phase context status code:  Message: 
+            [Container] 2024/01/15 10:11:13.900000 Entering phase BUILD
+            [Container] 2024/01/15 10:11:14.000000 Running command make ***
+            say *** and ***.
+            no line end hunt
+
+            [Container] 2024/01/15 10:11:14.200000 Running command second
+            line
 
 
-        [Container] 2024/01/15 10:11:14.200000 Running command clean up
-        clean
+            [Container] 2024/01/15 10:11:14.400000 Running command clean up
+            clean
 
-        [Container] 2024/01/15 10:11:14.500000 Phase complete: BUILD State: SUCCEEDED
-        [Container] 2024/01/15 10:11:14.500000 Phase context status code:  Message: 
-        [Container] 2024/01/15 10:11:14.700000 Expanding out/*
-        [Container] 2024/01/15 10:11:14.800000 Found 2 file(s)
-        [Container] 2024/01/15 10:11:15.100000 Preparing to copy secondary artifacts
-        [Container] 2024/01/15 10:11:15.500000 Phase complete: UPLOAD_ARTIFACTS State: SUCCEEDED
-        [Container] 2024/01/15 10:11:15.500000 Phase context status code:  Message: 
-    "#]],
+            [Container] 2024/01/15 10:11:14.700000 Phase complete: BUILD State: SUCCEEDED
+            [Container] 2024/01/15 10:11:14.700000 Phase context status code:  Message: 
+            [Container] 2024/01/15 10:11:14.900000 Expanding out/*
+            [Container] 2024/01/15 10:11:15.000000 Found 2 file(s)
+            [Container] 2024/01/15 10:11:15.300000 Preparing to copy secondary artifacts
+            [Container] 2024/01/15 10:11:15.700000 Phase complete: UPLOAD_ARTIFACTS State: SUCCEEDED
+            [Container] 2024/01/15 10:11:15.700000 Phase context status code:  Message: 
+        "#]],
     );
 }
 
@@ -400,22 +408,23 @@ fn success_on_a_terminal() {
         Mode::Progress,
         success,
         expect![[r#"
-        [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
-        [DOWNLOAD_SOURCE] python 3.9
-        [INSTALL] $ make tools
-        tools
-        [INSTALL] SUCCEEDED in 0.30s
-        [BUILD] $ make ***
-        say *** and ***.
-        no line end hunt
-        [BUILD] $ second
-        line
-        [BUILD] $ clean up
-        clean
-        exported A=1
-        exported B=is ***
-        [BUILD] SUCCEEDED in 0.80s
-    "#]],
+            [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
+            [DOWNLOAD_SOURCE] python 3.9
+            [DOWNLOAD_SOURCE] $ pyenv global 3.9
+            [INSTALL] $ make tools
+            tools
+            [INSTALL] SUCCEEDED in 0.30s
+            [BUILD] $ make ***
+            say *** and ***.
+            no line end hunt
+            [BUILD] $ second
+            line
+            [BUILD] $ clean up
+            clean
+            exported A=1
+            exported B=is ***
+            [BUILD] SUCCEEDED in 0.80s
+        "#]],
     );
 }
 
@@ -475,22 +484,23 @@ fn success_in_few_words() {
         Mode::Plain,
         success,
         expect![[r#"
-        [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
-        [DOWNLOAD_SOURCE] python 3.9
-        [INSTALL] $ make tools
-        tools
-        [INSTALL] SUCCEEDED in 0.30s
-        [BUILD] $ make ***
-        say *** and ***.
-        no line end hunt
-        [BUILD] $ second
-        line
-        [BUILD] $ clean up
-        clean
-        exported A=1
-        exported B=is ***
-        [BUILD] SUCCEEDED in 0.80s
-    "#]],
+            [DOWNLOAD_SOURCE] fetching 1 parameter and 2 secrets
+            [DOWNLOAD_SOURCE] python 3.9
+            [DOWNLOAD_SOURCE] $ pyenv global 3.9
+            [INSTALL] $ make tools
+            tools
+            [INSTALL] SUCCEEDED in 0.30s
+            [BUILD] $ make ***
+            say *** and ***.
+            no line end hunt
+            [BUILD] $ second
+            line
+            [BUILD] $ clean up
+            clean
+            exported A=1
+            exported B=is ***
+            [BUILD] SUCCEEDED in 0.80s
+        "#]],
     );
 }
 
@@ -560,6 +570,11 @@ fn success_on_github_actions() {
             ::stop-commands::TOKEN
             [DOWNLOAD_SOURCE] python 3.9
             ::TOKEN::
+            ::group::DOWNLOAD_SOURCE
+            ::stop-commands::TOKEN
+            $ pyenv global 3.9
+            ::TOKEN::
+            ::endgroup::
             ::group::INSTALL
             ::stop-commands::TOKEN
             INSTALL 1/1 $ make tools
@@ -585,7 +600,7 @@ fn success_on_github_actions() {
 
             | Phase | State | Time |
             | --- | --- | --- |
-            | DOWNLOAD_SOURCE | SUCCEEDED | 1.0s |
+            | DOWNLOAD_SOURCE | SUCCEEDED | 1.2s |
             | INSTALL | SUCCEEDED | 0.30s |
             | BUILD | SUCCEEDED | 0.80s |
             | UPLOAD_ARTIFACTS | SUCCEEDED | 0.90s |
@@ -710,34 +725,36 @@ fn success_as_events() {
             {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
             {"type":"secrets","time":"2024-01-15T10:11:12.500000Z","parameters":1,"secrets":2}
             {"type":"runtime","time":"2024-01-15T10:11:12.700000Z","name":"python","version":"3.9","selected":true}
-            {"type":"phase_found","time":"2024-01-15T10:11:13.000000Z","phase":"INSTALL","commands":1}
-            {"type":"phase_found","time":"2024-01-15T10:11:13.100000Z","phase":"BUILD","commands":2}
-            {"type":"stage_finished","time":"2024-01-15T10:11:13.200000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":1000}
-            {"type":"stage_started","time":"2024-01-15T10:11:13.300000Z","stage":"INSTALL"}
-            {"type":"command_started","time":"2024-01-15T10:11:13.400000Z","number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"text":"make tools"}
-            {"type":"output","time":"2024-01-15T10:11:13.500000Z","text":"tools\n"}
-            {"type":"command_finished","time":"2024-01-15T10:11:13.500000Z","reason":"exited","status":0,"number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"duration_ms":100}
-            {"type":"stage_finished","time":"2024-01-15T10:11:13.600000Z","stage":"INSTALL","state":"SUCCEEDED","duration_ms":300}
-            {"type":"stage_started","time":"2024-01-15T10:11:13.700000Z","stage":"BUILD"}
-            {"type":"command_started","time":"2024-01-15T10:11:13.800000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make ***"}
-            {"type":"output","time":"2024-01-15T10:11:13.800000Z","text":"say ***"}
-            {"type":"output","time":"2024-01-15T10:11:13.800000Z","text":" and ***"}
-            {"type":"output","time":"2024-01-15T10:11:13.900000Z","text":".\nno line end hunt"}
-            {"type":"command_finished","time":"2024-01-15T10:11:13.900000Z","reason":"exited","status":0,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
-            {"type":"command_started","time":"2024-01-15T10:11:14.000000Z","number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"text":"second\nline\n"}
-            {"type":"command_finished","time":"2024-01-15T10:11:14.100000Z","reason":"exited","status":0,"number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"duration_ms":100}
-            {"type":"command_started","time":"2024-01-15T10:11:14.200000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
-            {"type":"output","time":"2024-01-15T10:11:14.300000Z","text":"clean\n"}
-            {"type":"command_finished","time":"2024-01-15T10:11:14.300000Z","reason":"exited","status":0,"number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
-            {"type":"exported","time":"2024-01-15T10:11:14.400000Z","variables":[{"name":"A","value":"1"},{"name":"B","value":"is ***"}]}
-            {"type":"stage_finished","time":"2024-01-15T10:11:14.500000Z","stage":"BUILD","state":"SUCCEEDED","duration_ms":800}
-            {"type":"stage_started","time":"2024-01-15T10:11:14.600000Z","stage":"UPLOAD_ARTIFACTS"}
-            {"type":"pattern","time":"2024-01-15T10:11:14.700000Z","pattern":"out/*","files":2}
-            {"type":"artifacts_progress","time":"2024-01-15T10:11:14.900000Z","sent":10,"total":20}
-            {"type":"artifacts","time":"2024-01-15T10:11:15.000000Z","path":"/out/***|x","files":2,"bytes":20}
-            {"type":"artifacts","time":"2024-01-15T10:11:15.200000Z","identifier":"docs","uri":"s3://bucket/docs","files":2,"bytes":20}
-            {"type":"artifacts","time":"2024-01-15T10:11:15.400000Z","identifier":"logs","uri":"s3://bucket/logs","files":2,"bytes":20}
-            {"type":"stage_finished","time":"2024-01-15T10:11:15.500000Z","stage":"UPLOAD_ARTIFACTS","state":"SUCCEEDED","duration_ms":900}
+            {"type":"command_started","time":"2024-01-15T10:11:12.800000Z","phase":"DOWNLOAD_SOURCE","finally":false,"text":"pyenv global 3.9"}
+            {"type":"command_finished","time":"2024-01-15T10:11:12.900000Z","reason":"exited","status":0,"phase":"DOWNLOAD_SOURCE","finally":false,"duration_ms":100}
+            {"type":"phase_found","time":"2024-01-15T10:11:13.200000Z","phase":"INSTALL","commands":1}
+            {"type":"phase_found","time":"2024-01-15T10:11:13.300000Z","phase":"BUILD","commands":2}
+            {"type":"stage_finished","time":"2024-01-15T10:11:13.400000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":1200}
+            {"type":"stage_started","time":"2024-01-15T10:11:13.500000Z","stage":"INSTALL"}
+            {"type":"command_started","time":"2024-01-15T10:11:13.600000Z","number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"text":"make tools"}
+            {"type":"output","time":"2024-01-15T10:11:13.700000Z","text":"tools\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:13.700000Z","reason":"exited","status":0,"number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"duration_ms":100}
+            {"type":"stage_finished","time":"2024-01-15T10:11:13.800000Z","stage":"INSTALL","state":"SUCCEEDED","duration_ms":300}
+            {"type":"stage_started","time":"2024-01-15T10:11:13.900000Z","stage":"BUILD"}
+            {"type":"command_started","time":"2024-01-15T10:11:14.000000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make ***"}
+            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":"say ***"}
+            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":" and ***"}
+            {"type":"output","time":"2024-01-15T10:11:14.100000Z","text":".\nno line end hunt"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.100000Z","reason":"exited","status":0,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
+            {"type":"command_started","time":"2024-01-15T10:11:14.200000Z","number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"text":"second\nline\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.300000Z","reason":"exited","status":0,"number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"duration_ms":100}
+            {"type":"command_started","time":"2024-01-15T10:11:14.400000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
+            {"type":"output","time":"2024-01-15T10:11:14.500000Z","text":"clean\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.500000Z","reason":"exited","status":0,"number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
+            {"type":"exported","time":"2024-01-15T10:11:14.600000Z","variables":[{"name":"A","value":"1"},{"name":"B","value":"is ***"}]}
+            {"type":"stage_finished","time":"2024-01-15T10:11:14.700000Z","stage":"BUILD","state":"SUCCEEDED","duration_ms":800}
+            {"type":"stage_started","time":"2024-01-15T10:11:14.800000Z","stage":"UPLOAD_ARTIFACTS"}
+            {"type":"pattern","time":"2024-01-15T10:11:14.900000Z","pattern":"out/*","files":2}
+            {"type":"artifacts_progress","time":"2024-01-15T10:11:15.100000Z","sent":10,"total":20}
+            {"type":"artifacts","time":"2024-01-15T10:11:15.200000Z","path":"/out/***|x","files":2,"bytes":20}
+            {"type":"artifacts","time":"2024-01-15T10:11:15.400000Z","identifier":"docs","uri":"s3://bucket/docs","files":2,"bytes":20}
+            {"type":"artifacts","time":"2024-01-15T10:11:15.600000Z","identifier":"logs","uri":"s3://bucket/logs","files":2,"bytes":20}
+            {"type":"stage_finished","time":"2024-01-15T10:11:15.700000Z","stage":"UPLOAD_ARTIFACTS","state":"SUCCEEDED","duration_ms":900}
         "#]],
     );
 }

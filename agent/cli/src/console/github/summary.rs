@@ -13,6 +13,7 @@ use super::packed;
 use crate::{
     build_log,
     console::{course::Course, plain, size},
+    failure::Spot,
 };
 
 /// What there is to say so far.
@@ -65,9 +66,10 @@ fn table(head: &str, rows: &[String]) -> String {
 fn failure(state: State, reason: Option<&Reason>, course: &Course) -> String {
     let (what, text) = match reason {
         Some(Reason::Command { command, end }) => {
-            let file = cell(&course.buildspec().file);
+            let Spot { file, line, column, .. } = course.spot(command);
+            let place = if line == 0 { String::new() } else { format!(":{line}:{column}") };
             let how = plain::how(*end).unwrap_or_default();
-            (format!("{file}:{}, {how}:\n\n", command.place), command.text.as_str().into())
+            (format!("{}{place}, {how}:\n\n", cell(&file)), command.text.as_str().into())
         }
         _ => (String::new(), build_log::context(state, reason).1),
     };
