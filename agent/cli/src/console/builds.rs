@@ -5,6 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -70,8 +71,18 @@ enum Face {
     Plain {
         is_in_line: bool,
     },
-    Github(Github),
+    Github {
+        github: Github,
+        files: StepFiles,
+    },
     Json(Json),
+}
+
+/// The files in which the runner of GitHub Actions looks for what a step leaves.
+#[derive(Default)]
+struct StepFiles {
+    outputs: Option<PathBuf>,
+    summary: Option<PathBuf>,
 }
 
 /// Standard output.
@@ -129,7 +140,13 @@ impl View {
             Mode::Codebuild => Face::Codebuild(BuildLog::default()),
             Mode::Progress => Face::Progress(Progress::default()),
             Mode::Plain => Face::Plain { is_in_line: false },
-            Mode::Github => Face::Github(Github::new(host::is_github_actions(), lines::token)),
+            Mode::Github => Face::Github {
+                github: Github::new(host::is_github_actions(), lines::token),
+                files: StepFiles {
+                    outputs: host::variable("GITHUB_OUTPUT").map(PathBuf::from),
+                    summary: host::variable("GITHUB_STEP_SUMMARY").map(PathBuf::from),
+                },
+            },
             Mode::Json => Face::Json(Json::default()),
         };
         Self { face, course, output: MaskedOutput::default(), out, clock }
@@ -194,11 +211,11 @@ impl View {
                 progress.finish();
                 out.write(&rest);
             }
-            Face::Github(github) => {
+            Face::Github { github, files } => {
                 let pieces = github.end_group();
                 put(&pieces, out);
                 super::with_lines(|lines| lines.resume(&mut |bytes| out.write(bytes)));
-                out.append("GITHUB_STEP_SUMMARY", &github.summary(course));
+                out.append(files.summary.as_deref(), &github.summary(course));
             }
             Face::Codebuild(_) | Face::Plain { .. } | Face::Json(_) => {}
         }
@@ -221,11 +238,11 @@ impl View {
                 let end = !words.is_empty() && std::mem::take(is_in_line);
                 out.write(&[if end { "\n" } else { "" }, &words].concat().into_bytes());
             }
-            Face::Github(github) => {
+            Face::Github { github, files } => {
                 let pieces = github.show(event, course);
                 put(&pieces, out);
                 if let Event::VariablesExported(variables) = event {
-                    out.append("GITHUB_OUTPUT", &github.outputs(variables, course));
+                    out.append(files.outputs.as_deref(), &github.outputs(variables, course));
                 }
             }
             Face::Json(_) => out.write(json::lines(event, course).as_bytes()),
@@ -255,7 +272,7 @@ impl Face {
                 *is_in_line = bytes.last().map_or(*is_in_line, |last| *last != b'\n');
                 out.write(bytes);
             }
-            Self::Github(_) => {
+            Self::Github { .. } => {
                 super::with_lines(|lines| lines.quote(bytes, &mut |bytes| out.write(bytes)));
             }
             Self::Json(json) => out.write(json.output(bytes, course).as_bytes()),
@@ -289,12 +306,12 @@ impl Out {
         }
     }
 
-    /// Writes to the end of the file that a variable of the runner's names.
-    fn append(&mut self, variable: &str, text: &str) {
-        let Some(path) = host::variable(variable).filter(|_| !text.is_empty()) else { return };
+    /// Writes to the end of a file.
+    fn append(&mut self, path: Option<&Path>, text: &str) {
+        let Some(path) = path.filter(|_| !text.is_empty()) else { return };
         let file = OpenOptions::new().append(true).create(true).open(path);
         if let Err(err) = file.and_then(|mut it| it.write_all(text.as_bytes())) {
-            let message = format!("the file that {variable} names could not be written");
+            let message = format!("the step's file `{}` could not be written", path.display());
             self.lost.get_or_insert(Failure::new(Kind::Outside, message).because(err));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    fs::File,
+    fs::{self, File},
     io::{Read as _, Seek as _},
     path::Path,
 };
@@ -19,6 +19,7 @@ use rbuild_agent::{
     source::Place,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::*;
 use crate::console::{Manner, github::lines::Lines, voice};
@@ -51,6 +52,8 @@ struct Scene {
     view: View,
     commands: Vec<Command>,
     file: File,
+    /// Where the step's files are.
+    folder: TempDir,
 }
 
 impl Scene {
@@ -75,10 +78,13 @@ impl Scene {
         };
         voice().manner = manner;
         let mut view = View::with(mode, course, out, clock);
-        if let Face::Github(github) = &mut view.face {
-            *github = Github::new(true, || "TOKEN".into());
+        let folder = tempfile::tempdir().unwrap();
+        if mode == Mode::Github {
+            let path = |name| Some(folder.path().join(name));
+            let files = StepFiles { outputs: path("outputs"), summary: path("summary") };
+            view.face = Face::Github { github: Github::new(true, || "TOKEN".into()), files };
         }
-        Self { view, commands: commands.collect(), file }
+        Self { view, commands: commands.collect(), file, folder }
     }
 
     fn begin(&mut self) {
@@ -123,18 +129,18 @@ impl Scene {
 
     /// What was shown.
     fn shown(self) -> String {
-        let Self { mut view, mut file, .. } = self;
-        let summary = match &view.face {
-            Face::Github(github) => format!("--- summary\n{}", github.summary(&view.course)),
-            _ => String::new(),
-        };
-        view.out.is_drawn_on = false;
+        let Self { view, mut file, folder, .. } = self;
         view.finish().unwrap();
         voice().manner = Manner::Words;
         file.rewind().unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        text + &summary
+        for name in ["outputs", "summary"] {
+            if let Ok(left) = fs::read_to_string(folder.path().join(name)) {
+                text = text + "--- " + name + "\n" + &left;
+            }
+        }
+        text
     }
 }
 
@@ -595,6 +601,10 @@ fn success_on_github_actions() {
             ::warning file=ci/spec.yml,title=exported variable::`B` is no output of the step, since its value holds a secret
             ::endgroup::
             [BUILD] SUCCEEDED in 0.80s
+            --- outputs
+            A<<rbuild_TOKEN
+            1
+            rbuild_TOKEN
             --- summary
             ### ci/spec.yml: SUCCEEDED
 
