@@ -844,6 +844,35 @@ fn no_mode_shows_a_secret() {
     }
 }
 
+/// What hides `secret`.
+fn hiding(secret: &str) -> Redactor {
+    Redactor::new(vec![Secret::new(secret.into())], Masking::default())
+}
+
+#[test]
+fn a_text_is_masked_before_it_is_cut() {
+    let (secret, margin) = ("s3cret".repeat(10), "-".repeat(390));
+    let redactor = hiding(&secret);
+    let mut course = Course::new(Spot::default(), &[]);
+    course.follow(&Event::SecretsKnown(&redactor), clock());
+    let first = plain::first_line(&course, &format!("echo {secret} and more"));
+    assert_eq!(first, "echo *** and more");
+
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    crate::console::hide(&redactor);
+    let excerpt = crate::console::excerpt::excerpt("a", &(margin + &secret), 1, 1);
+    crate::console::hide(&Redactor::default());
+    assert!(excerpt.contains("-***") && !excerpt.contains("s3cret"), "{excerpt}");
+}
+
+#[test]
+fn what_comes_after_the_last_stage_leaves_the_runner_taking_commands() {
+    let late = |scene: &mut Scene| scene.view.output(b"::debug::late");
+    let want = "::stop-commands::TOKEN\n::debug::late\n::TOKEN::\n--- summary\n";
+    let text = shown(Mode::Github, late);
+    assert!(text.starts_with(want), "{text}");
+}
+
 #[test]
 fn every_event_is_as_the_schema_has_it() {
     let schema: Value = serde_json::from_str(json::SCHEMA).unwrap();
