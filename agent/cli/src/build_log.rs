@@ -8,6 +8,12 @@
 //! what tells of reports: rbuild has no report discovery, and a log must not say that it has.
 //! `N commands` leaves those of `finally` out. A pattern without wildcards that matches nothing is
 //! an `invalid file path`, one with wildcards is passed over in silence: so real logs have it.
+//! Only the local agent's logs say that there are no secondary artifacts; those of the service,
+//! which this follows, do not.
+//!
+//! For what CodeBuild does on other machines or not at all there are no words of its own. These
+//! lines are ours: `Skipping phase P`, `Retrying the build after P failed (1 of 3)`, `Retrying
+//! phase P (1 of 3)`, `Breakpoint before command N`, `Breakpoint after failed command N`.
 //!
 //! **Architecture invariant:** pure, but for the writer. Times and streams are for the caller.
 
@@ -17,53 +23,100 @@ use std::{
 };
 
 use rbuild_agent::{
-    artifacts::ArtifactsError, buildspec::UnknownKey, event::Event, phase::Stage, run::Reason,
+    artifacts::ArtifactsError,
+    buildspec::UnknownKey,
+    choice::RetryScope,
+    event::Event,
+    phase::{Phase, Stage, State},
+    run::Reason,
     shell::End,
 };
+
+use crate::console::course::Course;
 
 /// Writes the log of one build.
 #[derive(Debug, Default)]
 pub(crate) struct BuildLog {
     /// Whether a command has begun a line and not ended it.
     is_in_line: bool,
+    has_runtimes: bool,
+    /// What is said once and was said.
+    said: Vec<&'static str>,
 }
 
 impl BuildLog {
+    /// Notes what a command wrote; the caller passes it on as it is.
+    pub(crate) fn output(&mut self, bytes: &[u8]) {
+        self.is_in_line = bytes.last().map_or(self.is_in_line, |last| *last != b'\n');
+    }
+
     /// Writes what the log says of `event`, which happened at `time`, such as
     /// `2024/01/15 10:11:12.345678`.
     pub(crate) fn write(
         &mut self,
         event: &Event<'_>,
         time: &str,
+        course: &Course,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        if let Event::Output(bytes) = event {
-            self.is_in_line = bytes.last().map_or(self.is_in_line, |last| *last != b'\n');
-            return out.write_all(bytes);
-        }
-        let mut text = Vec::new();
         if matches!(event, Event::CommandFinished { .. }) {
-            self.end_line(&mut text);
-            text.push(b'\n');
+            self.end_line(out)?;
+            out.write_all(b"\n")?;
         }
-        for message in messages(event) {
-            self.end_line(&mut text);
-            writeln!(text, "[Container] {time} {message}")?;
+        for message in self.messages(event, course) {
+            self.end_line(out)?;
+            writeln!(out, "[Container] {time} {}", course.mask(&message))?;
         }
-        out.write_all(&text)
+        Ok(())
     }
 
     /// Ends the line that a command has begun.
-    fn end_line(&mut self, text: &mut Vec<u8>) {
-        if self.is_in_line {
-            text.push(b'\n');
+    fn end_line(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        match std::mem::take(&mut self.is_in_line) {
+            true => out.write_all(b"\n"),
+            false => Ok(()),
         }
-        self.is_in_line = false;
+    }
+
+    /// The messages for an event, those that depend on what was said before among them.
+    fn messages(&mut self, event: &Event<'_>, course: &Course) -> Vec<String> {
+        let mut messages = Vec::new();
+        let is_environment = matches!(
+            event,
+            Event::SecretsWanted { .. }
+                | Event::RuntimesSkipped(_)
+                | Event::RuntimeSelected { .. }
+                | Event::EnvironmentReady { .. }
+        );
+        if is_environment {
+            messages.extend(self.once("Processing environment variables"));
+        }
+        match event {
+            Event::RuntimesSkipped(_) | Event::RuntimeSelected { .. } => self.has_runtimes = true,
+            Event::EnvironmentReady { .. } if !self.has_runtimes => {
+                messages.push("No runtime version selected in buildspec.".to_owned());
+            }
+            Event::SecondaryArtifacts { identifier: Some(_) } => {
+                messages.extend(self.once("Preparing to copy secondary artifacts"));
+            }
+            _ => {}
+        }
+        messages.extend(of_event(event, course));
+        messages
+    }
+
+    /// The message, unless it was said.
+    fn once(&mut self, message: &'static str) -> Option<String> {
+        let is_new = !self.said.contains(&message);
+        is_new.then(|| {
+            self.said.push(message);
+            message.to_owned()
+        })
     }
 }
 
-/// The messages for an event, if it gets any.
-fn messages(event: &Event<'_>) -> Vec<String> {
+/// The messages that an event always gets, if any.
+fn of_event(event: &Event<'_>, course: &Course) -> Vec<String> {
     match event {
         Event::StageStarted(Stage::DownloadSource) => {
             vec!["Waiting for DOWNLOAD_SOURCE".into(), "Phase is DOWNLOAD_SOURCE".into()]
@@ -77,18 +130,32 @@ fn messages(event: &Event<'_>) -> Vec<String> {
             vec![format!("No commands found for phase name: {}", phase.name())]
         }
         Event::UnknownKeys(keys) => vec![unknown_keys(keys)],
+        Event::SecretsWanted { parameters: 1.., .. } => {
+            vec!["Decrypting parameter store environment variables".into()]
+        }
+        Event::RuntimesSkipped(_) => vec![SKIPPED_RUNTIMES.into()],
+        Event::RuntimeSelected { name, version } => vec![format!(
+            "Selecting '{name}' runtime version '{version}' based on manual selections..."
+        )],
         Event::ShellSelected(shell) => {
             vec![format!("Selecting shell {} as specified in buildspec.", shell.name())]
         }
         Event::EnvironmentReady { directory } => vec![
-            "Processing environment variables".into(),
-            "No runtime version selected in buildspec.".into(),
             format!("Moving to directory {}", directory.display()),
             "Cache is not defined in the buildspec".into(),
             "Skip cache due to: no paths specified to be cached".into(),
         ],
         Event::PhasesFound(count) => vec![format!("Phases found in YAML: {count}")],
         Event::PhaseFound { phase, commands } => vec![format!(" {phase}: {commands} commands")],
+        Event::StageSkipped(stage) => vec![format!("Skipping phase {stage}")],
+        Event::Retrying { scope, phase, attempt, of } => {
+            vec![retrying(*scope, *phase, *attempt, *of)]
+        }
+        Event::BreakpointReached { command, failed } => {
+            let when = if *failed { "after failed" } else { "before" };
+            let step = course.step(command).map(|(number, _)| format!(" {number}"));
+            vec![format!("Breakpoint {when} command{}", step.unwrap_or_default())]
+        }
         Event::CommandStarted(command) => vec![format!("Running command {}", command.text)],
         Event::CommandFinished { command, end } => {
             let failed = |how| format!("Command did not exit successfully {} {how}", command.text);
@@ -109,7 +176,7 @@ fn messages(event: &Event<'_>) -> Vec<String> {
         Event::PatternMatched { pattern, .. } => vec![format!("Expanding {pattern}")],
         Event::FilesFound(count) => vec![format!("Found {count} file(s)")],
         Event::StageFinished { stage, state, reason } => {
-            let (code, message) = reason.map(context).unwrap_or_default();
+            let (code, message) = context(*state, *reason);
             vec![
                 format!("Phase complete: {stage} State: {state}"),
                 format!("Phase context status code: {code} Message: {message}"),
@@ -120,8 +187,6 @@ fn messages(event: &Event<'_>) -> Vec<String> {
         | Event::NameCollision { .. }
         | Event::IgnoredKeys(_)
         | Event::SecretsKnown(_)
-        | Event::StageSkipped(_)
-        | Event::BreakpointReached { .. }
         | Event::BreakpointLeft { .. }
         | Event::ExportRefused { .. }
         | Event::ExportUnset { .. }
@@ -129,10 +194,18 @@ fn messages(event: &Event<'_>) -> Vec<String> {
         | Event::ArtifactsSent { .. }
         | Event::ArtifactsWritten(_)
         | Event::SecretsWanted { .. }
-        | Event::RuntimesSkipped(_)
-        | Event::RuntimeSelected { .. }
-        | Event::Retrying { .. }
         | Event::SecondaryArtifacts { .. } => Vec::new(),
+    }
+}
+
+/// What images say that have no `runtimes.yml`.
+const SKIPPED_RUNTIMES: &str = "[WARN] Skipping install of runtimes. Runtime version selection is \
+                                not supported by this build image.";
+
+fn retrying(scope: RetryScope, phase: Phase, attempt: u8, of: u8) -> String {
+    match scope {
+        RetryScope::Build => format!("Retrying the build after {phase} failed ({attempt} of {of})"),
+        RetryScope::Phase => format!("Retrying phase {phase} ({attempt} of {of})"),
     }
 }
 
@@ -151,20 +224,27 @@ fn unknown_keys(keys: &[UnknownKey]) -> String {
     lines.join("\n")
 }
 
-/// The status code and the message of a phase that failed.
-fn context(reason: &Reason) -> (&'static str, String) {
+/// The status code and the message of a phase that ended so.
+pub(crate) fn context(state: State, reason: Option<&Reason>) -> (&'static str, String) {
+    if state == State::TimedOut {
+        return ("BUILD_TIMED_OUT", "Build has timed out.".to_owned());
+    }
     match reason {
-        Reason::Command { command, end } => {
+        None => ("", String::new()),
+        Some(Reason::Command { command, end }) => {
             let how = how(*end).unwrap_or_default();
             let message = format!("Error while executing command: {}. Reason: {how}", command.text);
             ("COMMAND_EXECUTION_ERROR", message)
         }
-        Reason::Artifacts(error) | Reason::SecondaryArtifacts { error, .. } => {
-            ("CLIENT_ERROR", artifacts(error))
+        Some(Reason::Artifacts(err)) => ("CLIENT_ERROR", artifacts(err)),
+        Some(Reason::SecondaryArtifacts { identifier, error }) => {
+            ("CLIENT_ERROR", format!("{identifier}: {}", artifacts(error)))
         }
-        Reason::Secrets(err) => ("CLIENT_ERROR", err.to_string()),
-        Reason::Environment(err) => ("CLIENT_ERROR", err.to_string()),
-        Reason::Breakpoint { .. } => Default::default(),
+        Some(Reason::Secrets(err)) => secrets::phase_context(err),
+        Some(Reason::Environment(err)) => ("CLIENT_ERROR", err.to_string()),
+        Some(Reason::Breakpoint { .. }) => {
+            ("CLIENT_ERROR", "the build was ended at a breakpoint".into())
+        }
     }
 }
 
@@ -229,6 +309,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::failure::Spot;
 
     /// Runs nothing: writes what a command's text says, up to a `|`, and ends as the rest says.
     struct FakeShell;
@@ -328,8 +409,13 @@ mod tests {
         let mut out = Vec::new();
         let ports =
             Ports { shell: &mut FakeShell, secrets: &mut NoSecrets, artifacts: &mut FakeArtifacts };
-        run::run(&plan, ports, &mut |event| {
-            log.write(&event, "T", &mut out).unwrap();
+        let course = Course::new(Spot::default(), plan.phases());
+        run::run(&plan, ports, &mut |event| match event {
+            Event::Output(bytes) => {
+                log.output(bytes);
+                out.extend_from_slice(bytes);
+            }
+            event => log.write(&event, "T", &course, &mut out).unwrap(),
         })
         .unwrap();
         want.assert_eq(&String::from_utf8(out).unwrap());

@@ -1,20 +1,120 @@
 //! Words for people, on standard error; data, and nothing else, on standard output.
+//!
+//! **Architecture invariant:** nothing reaches standard error but through [`say`], which takes out
+//! what nobody must see ([`hide`]), what would change the terminal, and, on GitHub Actions, what
+//! the runner would take for commands.
 
 use std::{
     borrow::Cow,
     io::{self, Write},
     process::ExitCode,
-    sync::OnceLock,
+    sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use indicatif::MultiProgress;
+use rbuild_agent::{phase::State, secret::Redactor};
 
-use crate::failure::{Failure, Kind};
+use crate::{
+    args::Run,
+    failure::{Failure, Kind, Spot},
+    host,
+};
 
 pub(crate) mod builds;
+pub(crate) mod course;
 pub(crate) mod excerpt;
+mod github;
 pub(crate) mod images;
+pub(crate) mod json;
+mod plain;
+mod progress;
 pub(crate) mod size;
+
+use builds::Mode;
+use github::lines::{self, Annotation, Level, Lines, Piece};
+
+/// How this process tells of what is or may be wrong.
+struct Voice {
+    manner: Manner,
+    redactor: Redactor,
+    /// When the build began, since 1970.
+    started: Duration,
+    /// How its stages ended: as the last one that did not succeed.
+    state: State,
+}
+
+/// For whom it is told, besides people.
+enum Manner {
+    Words,
+    Json,
+    Github(Lines),
+}
+
+fn voice() -> MutexGuard<'static, Voice> {
+    static VOICE: LazyLock<Mutex<Voice>> = LazyLock::new(|| {
+        let (redactor, started) = (Redactor::default(), Duration::ZERO);
+        Mutex::new(Voice { manner: Manner::Words, redactor, started, state: State::Succeeded })
+    });
+    VOICE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins to show a build. From here on, what is wrong is told as the build is.
+pub(crate) fn begin(args: &Run) {
+    let mut voice = voice();
+    voice.started = host::now();
+    voice.manner = match Mode::of(args) {
+        Mode::Json => {
+            write_out(json::build(voice.started).as_bytes());
+            Manner::Json
+        }
+        Mode::Github => Manner::Github(Lines::new(host::github_workspace(), lines::token)),
+        Mode::Codebuild | Mode::Progress | Mode::Plain => Manner::Words,
+    };
+}
+
+/// From here on, nothing on standard error shows what `redactor` knows.
+pub(crate) fn hide(redactor: &Redactor) {
+    voice().redactor = redactor.clone();
+}
+
+/// A whole text without what nobody must see.
+fn mask(text: &str) -> String {
+    voice().redactor.mask(text).into_owned()
+}
+
+/// Tells what came of a command, and gives the exit status for it.
+pub(crate) fn conclude(ended: &Result<(), Failure>) -> ExitCode {
+    let kind = ended.as_ref().err().map(|failure| {
+        print_error(failure);
+        failure.kind
+    });
+    let voice = voice();
+    if let Manner::Json = voice.manner {
+        let now = host::now();
+        let time = now.saturating_sub(voice.started);
+        write_out(json::result(kind, voice.state, now, time).as_bytes());
+    }
+    kind.map_or(ExitCode::SUCCESS, ExitCode::from)
+}
+
+/// Remembers how a stage ended that did not succeed.
+fn note_state(state: State) {
+    voice().state = state;
+}
+
+/// Does something with the lines of GitHub Actions, if there are such.
+fn with_lines(act: impl FnOnce(&mut Lines)) {
+    if let Manner::Github(lines) = &mut voice().manner {
+        act(lines);
+    }
+}
+
+/// Writes to standard output what is not worth an error if it is lost.
+fn write_out(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
 
 /// Everything that is drawn on the terminal, so that lines can be printed above it.
 fn drawn() -> &'static MultiProgress {
@@ -40,17 +140,76 @@ pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
 
 /// Shows what went wrong.
 pub(crate) fn print_error(failure: &Failure) {
-    say(&failure.to_string());
+    let told = match &mut *voice() {
+        Voice { manner: Manner::Json, redactor, .. } => {
+            write_out(json::error(failure, host::now(), redactor).as_bytes());
+            failure.to_string()
+        }
+        // A stage that failed has its annotation already.
+        Voice { manner: Manner::Github(lines), redactor, state: State::Succeeded, .. }
+            if matches!(failure.kind, Kind::Input | Kind::Outside) =>
+        {
+            let causes = failure.causes().into_iter().map(|it| format!(": {it}"));
+            let hint = failure.hinted().map(|it| format!("\nhint: {it}")).unwrap_or_default();
+            let text = failure.message().to_owned() + &causes.collect::<String>() + &hint;
+            annotate(lines, redactor, Level::Error, (&text, failure.spot()));
+            failure.to_string()
+        }
+        _ => failure.to_string(),
+    };
+    say(&told);
 }
 
 /// Shows something that is not wrong, but may be.
 pub(crate) fn warn(text: &str) {
-    say(&format!("warning: {text}"));
+    warn_of(text, None);
+}
+
+/// Shows something that may be wrong at a place in a file.
+pub(crate) fn warn_at(spot: &Spot, text: &str) {
+    warn_of(text, Some(spot));
+}
+
+fn warn_of(text: &str, spot: Option<&Spot>) {
+    match &mut *voice() {
+        Voice { manner: Manner::Words, .. } => {}
+        Voice { manner: Manner::Json, redactor, .. } => {
+            write_out(json::warning(text, spot, host::now(), redactor).as_bytes());
+        }
+        Voice { manner: Manner::Github(lines), redactor, .. } => {
+            // The runner shows it in the log, too.
+            return annotate(lines, redactor, Level::Warning, (text, spot));
+        }
+    }
+    match spot {
+        Some(Spot { file, line, column, .. }) if 0 < *line => {
+            say(&format!("warning: {file}:{line}:{column}: {text}"));
+        }
+        _ => say(&format!("warning: {text}")),
+    }
+}
+
+fn annotate(
+    lines: &mut Lines,
+    redactor: &Redactor,
+    level: Level,
+    (text, spot): (&str, Option<&Spot>),
+) {
+    let (text, spot) = (redactor.mask(text).into_owned(), spot.cloned());
+    let annotation = Annotation { level, spot, title: String::new(), text };
+    lines.put(&Piece::Annotation(annotation), &mut write_out);
 }
 
 /// Shows a line for people, above what is drawn.
 pub(crate) fn say(line: &str) {
-    let line = visible(line);
+    let line = {
+        let voice = voice();
+        let line = visible(&voice.redactor.mask(line)).into_owned();
+        match voice.manner {
+            Manner::Github(_) => lines::harmless(&line).into_owned(),
+            Manner::Words | Manner::Json => line,
+        }
+    };
     // There is nobody to tell if standard error is gone; the exit status still says it.
     drawn().suspend(|| {
         let _ = writeln!(io::stderr(), "{line}");

@@ -1,6 +1,6 @@
 //! What a person is told when something goes wrong, and the exit status that a script gets.
 
-use std::{error::Error, fmt, io, process::ExitCode};
+use std::{error::Error, fmt, io, path::PathBuf, process::ExitCode};
 
 /// Whose fault it is, and so what to do about it. The exit statuses are documented in README.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +15,25 @@ pub(crate) enum Kind {
     Stopped(i32),
 }
 
+/// A place in a file that a person wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    /// The file as the person knows it.
+    pub(crate) file: String,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// The line, counted from 1; 0 if no line is meant.
+    pub(crate) line: usize,
+    /// The column, counted from 1; 0 if no column is meant.
+    pub(crate) column: usize,
+}
+
 /// A failure, with all that is known about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: Kind,
     message: String,
+    spot: Option<Spot>,
     excerpt: Option<String>,
     cause: Option<Box<dyn Error>>,
     note: Option<String>,
@@ -27,6 +41,16 @@ pub(crate) struct Failure {
 }
 
 impl Kind {
+    /// What programs know it by.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Input => "input",
+            Self::Outside => "outside",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
     /// The exit status.
     pub(crate) fn status(self) -> u8 {
         match self {
@@ -40,7 +64,8 @@ impl Kind {
 
 impl Failure {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), excerpt: None, cause: None, note: None, hint: None }
+        let message = message.into();
+        Self { kind, message, spot: None, excerpt: None, cause: None, note: None, hint: None }
     }
 
     /// A failure that says what an error says, and what caused it.
@@ -51,6 +76,48 @@ impl Failure {
 
     pub(crate) fn because(self, cause: impl Error + 'static) -> Self {
         Self { cause: Some(Box::new(cause)), ..self }
+    }
+
+    /// Says where, to programs; people see the excerpt.
+    pub(crate) fn at(self, spot: Spot) -> Self {
+        Self { spot: Some(spot), ..self }
+    }
+
+    /// What is wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where, if that is in one place.
+    pub(crate) fn spot(&self) -> Option<&Spot> {
+        self.spot.as_ref()
+    }
+
+    /// What caused it, and what caused that, and so on: each text once.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut last = self.message.clone();
+        let mut next = self.cause.as_deref();
+        while let Some(cause) = next {
+            // Errors that pass on another's text would say it twice.
+            let text = cause.to_string();
+            if text != last {
+                causes.push(text.clone());
+            }
+            last = text;
+            next = cause.source();
+        }
+        causes
+    }
+
+    /// What else there is to say.
+    pub(crate) fn noted(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// What to do about it.
+    pub(crate) fn hinted(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     pub(crate) fn excerpt(self, excerpt: String) -> Self {
@@ -111,16 +178,8 @@ impl fmt::Display for Failure {
         if let Some(excerpt) = &self.excerpt {
             write!(f, "\n{excerpt}")?;
         }
-        let mut last = self.message.clone();
-        let mut next = self.cause.as_deref();
-        while let Some(cause) = next {
-            // Errors that pass on another's text would say it twice.
-            let text = cause.to_string();
-            if text != last {
-                write!(f, "\ncaused by: {text}")?;
-            }
-            last = text;
-            next = cause.source();
+        for cause in self.causes() {
+            write!(f, "\ncaused by: {cause}")?;
         }
         if let Some(note) = &self.note {
             write!(f, "\n{note}")?;

@@ -74,6 +74,24 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal() && io::stderr().is_terminal()
 }
 
+/// Whether this is a step of a workflow on GitHub Actions
+/// (GitHub Docs, "Variables reference", `GITHUB_ACTIONS`).
+pub(crate) fn is_github_actions() -> bool {
+    variable("GITHUB_ACTIONS").is_some_and(|it| it == "true")
+}
+
+/// The folder that GitHub Actions has checked the source out to.
+pub(crate) fn github_workspace() -> Option<PathBuf> {
+    let folder = variable("GITHUB_WORKSPACE").map(PathBuf::from)?;
+    // The source folder is known without links, too.
+    Some(folder.canonicalize().unwrap_or(folder))
+}
+
+/// Whether this is a build of CodeBuild itself, and not one of rbuild's own.
+pub(crate) fn is_codebuild() -> bool {
+    variable("CODEBUILD_BUILD_ARN").is_some() && variable("CODEBUILD_LOCAL_BUILD").is_none()
+}
+
 /// The store's folder: what is asked for, or a folder in the user's cache.
 pub(crate) fn store_folder(asked: Option<&Path>) -> Result<PathBuf, Failure> {
     match asked {

@@ -36,11 +36,5 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(err) => return console::print_usage(&err),
     };
-    match commands::dispatch(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            console::print_error(&failure);
-            failure.kind.into()
-        }
-    }
+    console::conclude(&commands::dispatch(args))
 }

@@ -5,7 +5,8 @@
 /// A tab is shown as one space, so that the arrow stands under its column.
 pub(crate) fn excerpt(file: &str, text: &str, line: usize, column: usize) -> String {
     let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-    let source = shown(source.trim_end_matches('\r'));
+    // Before anything is cut, of which then only a part would be known as secret.
+    let source = shown(&super::mask(source.trim_end_matches('\r')));
     let margin = " ".repeat(line.to_string().len());
     let arrow = " ".repeat(column.saturating_sub(1).min(source.chars().count())) + "^";
     format!("{margin}--> {file}:{line}:{column}\n{margin} |\n{line} | {source}\n{margin} | {arrow}")
