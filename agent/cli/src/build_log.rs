@@ -118,6 +118,7 @@ fn messages(event: &Event<'_>) -> Vec<String> {
         Event::StageStarted(Stage::UploadArtifacts)
         | Event::Output(_)
         | Event::NameCollision { .. }
+        | Event::FileSkipped { .. }
         | Event::IgnoredKeys(_)
         | Event::SecretsKnown(_)
         | Event::StageSkipped(_)

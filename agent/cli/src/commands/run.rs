@@ -221,7 +221,8 @@ fn local_artifacts(args: &Run, folder: &Path, place: &Place) -> Result<LocalArti
     };
     let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
     let destination = place.destination().to_owned();
-    Ok(LocalArtifacts { source: folder.to_owned(), destination, packaging, modified })
+    let artifacts = LocalArtifacts::new(folder.to_owned(), destination, packaging);
+    Ok(artifacts.with_modified(modified))
 }
 
 /// How long a build may take to stop: its commands have five seconds. If it takes longer, nobody
