@@ -122,7 +122,7 @@ impl Tree {
         Self { root, excluded, links }
     }
 
-    /// The paths of the files that a pattern means, in no order. What else it means is told,
+    /// The paths of the files that a pattern means. What else it means is told,
     /// unless it is left out anyway.
     fn files(
         &self,
@@ -147,7 +147,7 @@ impl Tree {
         Ok(files)
     }
 
-    /// All that matches and is no folder, in no order.
+    /// All that matches and is no folder.
     fn matches(&self, pattern: &Pattern) -> Result<Vec<(PathBuf, Kind)>, ArtifactsError> {
         let start = self.root.join(&pattern.start);
         let is_unfinished = pattern.start.iter().any(is_unfinished);
@@ -170,6 +170,7 @@ impl Tree {
                 found.push((path.to_owned(), kind));
             }
         })?;
+        found.sort();
         Ok(found)
     }
 
@@ -221,7 +222,7 @@ impl Tree {
 }
 
 /// What is found in a folder.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// A file, or a link to one.
     File,

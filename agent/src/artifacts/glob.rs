@@ -150,10 +150,10 @@ fn class(rest: &mut Peekable<Chars<'_>>, expression: &mut String) -> Option<()> 
         }
     }
     // A class does not match a slash, whatever is in it.
-    match is_negated {
-        true => expression.push_str(&format!("[^/{members}]")),
-        false => expression.push_str(&format!("[[{members}]&&[^/]]")),
-    }
+    expression.push_str(&match is_negated {
+        true => format!("[^/{members}]"),
+        false => format!("[[{members}]&&[^/]]"),
+    });
     Some(())
 }
 
