@@ -11,6 +11,7 @@ mod kill;
 mod push_pull;
 mod reproducible;
 mod run;
+mod s3;
 mod static_binary;
 mod tidy;
 

@@ -116,7 +116,7 @@ pub(crate) struct Run {
     pub(crate) env: Vec<(String, String)>,
 
     /// Where artifacts go [default: ~/.local/state/rbuild/artifacts/…]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR|s3://BUCKET/PREFIX")]
     pub(crate) artifacts: Option<PathBuf>,
 
     /// How artifacts are packed

@@ -20,6 +20,7 @@ mod failure;
 mod host;
 mod input;
 mod registries;
+mod s3;
 
 /// Does what the arguments of this process say.
 pub fn main() -> ExitCode {

@@ -29,10 +29,14 @@ pub struct Content {
 impl Content {
     /// Opens a file. Links are followed.
     pub fn open(path: &Path) -> Result<Self, ArtifactsError> {
-        let failed = |source| ArtifactsError::Read { path: path.to_owned(), source };
         let waits_for_nobody = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         let file = OpenOptions::new().read(true).custom_flags(waits_for_nobody).open(path);
-        let file = file.map_err(|err| no_file(path, err))?;
+        Self::of(file.map_err(|err| no_file(path, err))?, path)
+    }
+
+    /// What is in a file that is open, which errors call `path`.
+    pub fn of(file: File, path: &Path) -> Result<Self, ArtifactsError> {
+        let failed = |source| ArtifactsError::Read { path: path.to_owned(), source };
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(ArtifactsError::Changed { path: path.to_owned() });

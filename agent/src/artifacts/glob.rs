@@ -150,10 +150,11 @@ fn class(rest: &mut Peekable<Chars<'_>>, expression: &mut String) -> Option<()> 
         }
     }
     // A class does not match a slash, whatever is in it.
-    expression.push_str(&match is_negated {
+    let class = match is_negated {
         true => format!("[^/{members}]"),
         false => format!("[[{members}]&&[^/]]"),
-    });
+    };
+    expression.push_str(&class);
     Some(())
 }
 

@@ -702,10 +702,13 @@ fn what_is_no_file_is_told_and_not_read() {
     }
 }
 
+/// Something that a build does to a file.
+type Change<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_file_that_goes_or_changes_is_named_and_nothing_is_left() {
     for packaging in [Packaging::Folder, Packaging::Zip] {
-        let changes: [(&str, &dyn Fn(&Path)); 3] = [
+        let changes: [(&str, Change<'_>); 3] = [
             ("goes", &|path| fs::remove_file(path).unwrap()),
             ("becomes a pipe", &|path| {
                 fs::remove_file(path).unwrap();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use rbuild_agent::{
-    artifacts::{self, ArtifactsError, LocalArtifacts, Location},
+    artifacts::{self, Artifacts, ArtifactsError, LocalArtifacts, Location},
     buildspec::{Buildspec, Problem, UnknownKey, Value, Variable},
     choice::Choices,
     environment::Facts,
@@ -29,9 +29,11 @@ use signal_hook::{
 
 use crate::{
     args::{Global, Packaging, Run},
+    aws::Aws,
     console::{self, builds::View, excerpt::excerpt, size},
     failure::{Failure, Kind},
     host, input,
+    s3::{self, S3Artifacts, S3Options, S3Target, Targets},
 };
 
 mod environment;
@@ -67,8 +69,13 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     };
     warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
     let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
-    let mut place = Place::new(args, &folder, plan.artifacts().is_some())?;
-    let mut artifacts = local_artifacts(args, &folder, &place)?;
+    let remote = remote_artifacts(args, &folder)?;
+    let is_local = plan.artifacts().is_some() && remote.is_none();
+    let mut place = Place::new(args, &folder, is_local)?;
+    let mut artifacts: Box<dyn Artifacts> = match remote {
+        Some(remote) => Box::new(remote),
+        None => Box::new(local_artifacts(args, &folder, &place)?),
+    };
     let setup = Setup {
         supervisor: &program,
         shell: plan.shell().name(),
@@ -78,7 +85,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     };
     let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
     let mut view = View::new(args.log);
-    let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| view.show(&event));
+    let report = run::run(&plan, &mut shell, &mut *artifacts, &mut |event| view.show(&event));
     let ended = shell.finish(&mut |bytes| view.output(bytes));
     let shown = view.finish();
     let mut report = report.map_err(run_failure)?;
@@ -213,12 +220,26 @@ fn facts(folder: &Path, started: Duration) -> Facts {
     }
 }
 
-/// Keeps the artifacts in `place`.
-fn local_artifacts(args: &Run, folder: &Path, place: &Place) -> Result<LocalArtifacts, Failure> {
-    let packaging = match args.artifacts_packaging {
+fn packaging(args: &Run) -> artifacts::Packaging {
+    match args.artifacts_packaging {
         Packaging::None => artifacts::Packaging::Folder,
         Packaging::Zip => artifacts::Packaging::Zip,
-    };
+    }
+}
+
+/// Keeps the artifacts in S3, if they were asked for there.
+fn remote_artifacts(args: &Run, folder: &Path) -> Result<Option<S3Artifacts>, Failure> {
+    let text = args.artifacts.as_deref().and_then(Path::to_str);
+    let target = text.and_then(|it| S3Target::parse(it, packaging(args)));
+    let Some(target) = target.transpose()? else { return Ok(None) };
+    let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
+    let options = S3Options { modified, ..S3Options::default() };
+    S3Artifacts::new(Aws::new(), Targets::One(target), folder.to_owned(), options).map(Some)
+}
+
+/// Keeps the artifacts in `place`.
+fn local_artifacts(args: &Run, folder: &Path, place: &Place) -> Result<LocalArtifacts, Failure> {
+    let packaging = packaging(args);
     let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
     let destination = place.destination().to_owned();
     let artifacts = LocalArtifacts::new(folder.to_owned(), destination, packaging);
@@ -291,6 +312,9 @@ fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
 }
 
 fn artifacts_failure(kind: Kind, err: &ArtifactsError) -> Failure {
+    if let Some(failure) = s3::failure(err) {
+        return failure;
+    }
     let failure = Failure::new(kind, format!("the artifacts could not be collected: {err}"));
     match std::error::Error::source(err) {
         Some(cause) => failure.note(format!("caused by: {cause}")),
