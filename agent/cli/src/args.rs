@@ -116,7 +116,7 @@ pub(crate) struct Run {
     pub(crate) env: Vec<(String, String)>,
 
     /// Where artifacts go [default: ~/.local/state/rbuild/artifacts/…]
-    #[arg(short, long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    #[arg(short, long, value_name = "DIR")]
     pub(crate) artifacts: Option<PathBuf>,
 
     /// How artifacts are packed

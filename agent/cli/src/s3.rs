@@ -19,6 +19,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    pin::pin,
     process,
     sync::Arc,
 };
@@ -57,6 +58,7 @@ pub(crate) struct S3Target {
 
 /// What artifacts are called in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "projects choose it"))]
 pub(crate) enum Naming {
     /// As in a folder, below this prefix.
     AsInFolder { prefix: String },
@@ -278,8 +280,10 @@ impl Artifacts for S3Artifacts {
         let collection = Collection { source: &self.source, excluded: &[], packaging };
         let artifacts = collection.find(selection, emit)?;
         // Before a zip file is written for nothing.
-        let store = self.runtime.block_on(store::connect(&self.aws, &target, &self.options));
-        let store = Arc::new(store.map_err(failed)?);
+        let connecting = store::connect(&self.aws, &target, &self.options);
+        let connected = self.runtime.block_on(send::wait(pin!(connecting), stopped));
+        let connected = connected.map_err(|signal| ArtifactsError::Stopped { signal })?;
+        let store = Arc::new(connected.map_err(failed)?);
         let (uploads, zipped) = match packaging {
             Packaging::Folder => (single_uploads(&artifacts, &key)?, None),
             Packaging::Zip => {

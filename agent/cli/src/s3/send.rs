@@ -5,6 +5,7 @@
 
 use std::{
     path::PathBuf,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -115,35 +116,49 @@ impl Job {
         let memory = Arc::new(Semaphore::new(usize::try_from(memory).unwrap_or(usize::MAX)));
         let shared = Shared { store: self.store, memory, sent: Arc::clone(&sent), is_over };
         let all = send_all(Arc::new(shared), self.uploads, Arc::clone(&end));
+        let mut told = 0;
         let result = runtime.block_on(async {
-            let mut all = std::pin::pin!(all);
-            let mut told = 0;
-            loop {
-                tokio::select! {
-                    result = &mut all => break result.map_err(Ok),
-                    () = sleep(TICK) => {}
-                }
+            let mut all = pin!(all);
+            let mut tick = || {
                 let now = sent.load(Ordering::Relaxed);
                 if now != told {
                     told = now;
                     emit(Event::ArtifactsSent { sent: now, total });
                 }
-                if let Some(signal) = stopped() {
-                    end.send_replace(true);
-                    // What cannot be taken back in this time is left.
-                    let _ = timeout(HURRY, &mut all).await;
-                    break Err(Err(signal));
-                }
+                stopped()
+            };
+            let waited = wait(all.as_mut(), &mut tick).await;
+            if waited.is_err() {
+                end.send_replace(true);
+                // What cannot be taken back in this time is left.
+                let _ = timeout(HURRY, all).await;
             }
+            waited
         });
         let sent = sent.load(Ordering::Relaxed);
         match result {
-            Ok(()) => {
+            Ok(Ok(())) => {
                 emit(Event::ArtifactsSent { sent, total: sent });
                 Ok(sent)
             }
-            Err(Err(signal)) => Err(ArtifactsError::Stopped { signal }),
-            Err(Ok(broken)) => Err(broken.into_error(self.kept, &self.uri)),
+            Ok(Err(broken)) => Err(broken.into_error(self.kept, &self.uri)),
+            Err(signal) => Err(ArtifactsError::Stopped { signal }),
+        }
+    }
+}
+
+/// Waits for `future`, unless `tick`, which is asked often, gives a signal.
+pub(super) async fn wait<T>(
+    mut future: Pin<&mut impl Future<Output = T>>,
+    tick: &mut dyn FnMut() -> Option<i32>,
+) -> Result<T, i32> {
+    loop {
+        tokio::select! {
+            result = &mut future => return Ok(result),
+            () = sleep(TICK) => {}
+        }
+        if let Some(signal) = tick() {
+            return Err(signal);
         }
     }
 }

@@ -202,6 +202,11 @@ type Asked = Arc<Mutex<Vec<String>>>;
 
 /// A made-up S3 that takes everything.
 fn serve() -> (Aws, Asked) {
+    let (url, asked) = listen();
+    (aws(&url), asked)
+}
+
+fn listen() -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let asked = Asked::default();
@@ -212,6 +217,11 @@ fn serve() -> (Aws, Asked) {
             thread::spawn(move || answer(stream, &memory));
         }
     });
+    (url, asked)
+}
+
+/// AWS whose S3 is at `url`.
+fn aws(url: &str) -> Aws {
     let credentials = Credentials::new("id", "secret", Some("token".into()), None, "test");
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -219,7 +229,7 @@ fn serve() -> (Aws, Asked) {
         .region(Region::new("eu-west-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build();
-    (Aws::of(config), asked)
+    Aws::of(config)
 }
 
 fn answer(stream: TcpStream, memory: &Asked) {
@@ -266,6 +276,7 @@ fn objects_are_encrypted_and_marked_as_the_project_says() {
     let source = tempfile::tempdir().unwrap();
     fs::write(source.path().join("small"), "x").unwrap();
     File::create(source.path().join("large")).unwrap().set_len((8 << 20) + 1).unwrap();
+    let source_file = |name: &str| source.path().join(name);
     let mut seen = String::new();
     for (encryption, file) in [
         (Encryption::OfBucket, "small"),
@@ -282,7 +293,15 @@ fn objects_are_encrypted_and_marked_as_the_project_says() {
         let source = source.path().to_owned();
         let mut artifacts = S3Artifacts::new(aws, targets, source, options).unwrap();
         let selection = Selection { files: vec![file.to_owned()], ..Selection::default() };
-        let packed = artifacts.package(&selection, &mut || None, &mut |_| {}).unwrap();
+        let (mut told, size) = (None, fs::metadata(source_file(file)).unwrap().len());
+        let packed = artifacts.package(&selection, &mut || None, &mut |event| {
+            if let Event::ArtifactsSent { sent, total } = event {
+                told = Some((sent, total));
+            }
+        });
+        assert_eq!(told, Some((size, size)));
+        let packed = packed.unwrap();
+        assert_eq!((packed.files, packed.bytes), (1, size));
         assert_eq!(packed.location, Location::Remote("s3://shop/p/b-1/n".to_owned()));
         let mut asked = asked.lock().unwrap().clone();
         asked.sort();
@@ -331,4 +350,41 @@ fn a_project_has_a_place_for_each_of_its_artifacts() {
     let unknown = failure(&send(Some("other")).unwrap_err()).unwrap();
     assert_eq!(unknown.kind, Kind::Input);
     assert_eq!(asked.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_proxy_is_used_for_artifacts_alone() {
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("a"), "x").unwrap();
+    let (proxy, asked) = listen();
+    let target = S3Target::parse("s3://shop", Packaging::Folder).unwrap().unwrap();
+    let options = S3Options { proxy: Some(proxy), ..S3Options::default() };
+    let (aws, source) = (aws("http://127.0.0.1:1"), source.path().to_owned());
+    let mut artifacts = S3Artifacts::new(aws, Targets::One(target), source, options).unwrap();
+    let selection = Selection { files: vec!["a".to_owned()], ..Selection::default() };
+    artifacts.package(&selection, &mut || None, &mut |_| {}).unwrap();
+    let asked = asked.lock().unwrap();
+    assert!(asked[0].starts_with("PUT http://127.0.0.1:1/shop/a 1 "), "{asked:?}");
+}
+
+#[test]
+fn a_file_that_goes_is_the_fault_of_the_build() {
+    let source = tempfile::tempdir().unwrap();
+    let path = source.path().join("a");
+    for packaging in [Packaging::Folder, Packaging::Zip] {
+        fs::write(&path, "x").unwrap();
+        let (aws, asked) = serve();
+        let target = S3Target::parse("s3://shop", packaging).unwrap().unwrap();
+        let (targets, folder) = (Targets::One(target), source.path().to_owned());
+        let mut artifacts = S3Artifacts::new(aws, targets, folder, S3Options::default()).unwrap();
+        let selection = Selection { files: vec!["a".to_owned()], ..Selection::default() };
+        let result = artifacts.package(&selection, &mut || None, &mut |event| {
+            if matches!(event, Event::FilesFound(_)) {
+                fs::remove_file(&path).unwrap();
+            }
+        });
+        let err = result.unwrap_err();
+        assert!(!err.is_of_the_machine() && err.to_string().contains("/a`"), "{err}");
+        assert_eq!(*asked.lock().unwrap(), Vec::<String>::new());
+    }
 }
