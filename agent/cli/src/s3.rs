@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+use object_store::path::Path as Key;
 use rbuild_agent::{
     artifacts::{
         Artifact, Artifacts, ArtifactsError, Collection, Content, Location, Packaging, Packed,
@@ -215,7 +216,7 @@ impl S3Artifacts {
     /// Notes what is about to be sent; an error if a part of it was sent before.
     fn claim(&mut self, target: &S3Target, uploads: &[Upload]) -> Result<(), ArtifactsError> {
         for upload in uploads {
-            let uri = target.uri(&upload.key);
+            let uri = target.uri(upload.key.as_ref());
             if !self.sent.insert(uri.clone()) {
                 return Err(ArtifactsError::Taken { path: uri.into() });
             }
@@ -249,16 +250,25 @@ fn nameless_file(folder: &Path) -> io::Result<File> {
 }
 
 /// One upload for each artifact, below `prefix`.
-fn single_uploads(artifacts: &[Artifact], prefix: &str) -> Result<Vec<Upload>, ArtifactsError> {
+fn single_uploads(
+    artifacts: &[Artifact],
+    prefix: &str,
+    failed: impl Fn(Why) -> ArtifactsError,
+) -> Result<Vec<Upload>, ArtifactsError> {
     let upload = |it: &Artifact| {
         let no_key = || ArtifactsError::NotUtf8 { path: it.path.clone() };
         let name = it.name.to_str().ok_or_else(no_key)?;
-        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+        let key = object_key(&format!("{prefix}/{name}")).map_err(&failed)?;
         // If it has gone, that is told when it is read.
         let size = fs::metadata(&it.path).map_or(0, |it| it.len());
         Ok(Upload { key, size, body: Body::Path(it.path.clone()) })
     };
     artifacts.iter().map(upload).collect()
+}
+
+/// The key of an object, as the client takes it.
+fn object_key(text: &str) -> Result<Key, Why> {
+    Key::parse(text).map_err(|_| Why::NoKey { text: text.to_owned() })
 }
 
 impl Artifacts for S3Artifacts {
@@ -285,10 +295,10 @@ impl Artifacts for S3Artifacts {
         let connected = connected.map_err(|signal| ArtifactsError::Stopped { signal })?;
         let store = Arc::new(connected.map_err(failed)?);
         let (uploads, zipped) = match packaging {
-            Packaging::Folder => (single_uploads(&artifacts, &key)?, None),
+            Packaging::Folder => (single_uploads(&artifacts, &key, failed)?, None),
             Packaging::Zip => {
                 let (content, bytes) = self.zip(&artifacts, stopped)?;
-                let size = content.size();
+                let (key, size) = (object_key(&key).map_err(failed)?, content.size());
                 (vec![Upload { key, size, body: Body::Open(content) }], Some(bytes))
             }
         };

@@ -28,6 +28,8 @@ pub(super) enum Why {
     NotInProject(Option<String>),
     /// The endpoint would show credentials and artifacts to everyone on the way.
     Insecure { endpoint: String },
+    /// A name that no object can have here.
+    NoKey { text: String },
     /// The client cannot be made.
     Client(String),
     /// The bucket is in another region than the one that was asked.
@@ -92,6 +94,7 @@ impl S3Error {
             Why::Aws(err) => err.kind(),
             Why::Refused { answer, .. } if answer.is_missing_bucket() => Kind::Input,
             Why::NotInProject(_) | Why::Insecure { .. } | Why::OtherRegion { .. } => Kind::Input,
+            Why::NoKey { .. } => Kind::Build,
             Why::Client(_) | Why::Refused { .. } | Why::NoAnswer { .. } => Kind::Outside,
         }
     }
@@ -101,6 +104,7 @@ impl S3Error {
             Why::Aws(err) => err.hint().map(str::to_owned),
             Why::NotInProject(_) => Some("name it in the project, too".to_owned()),
             Why::Insecure { .. } => Some("use https, or a server on this machine".to_owned()),
+            Why::NoKey { .. } => Some("give the file another name, or pack a zip file".to_owned()),
             Why::Client(_) => None,
             Why::OtherRegion { region, .. } => Some(format!("set AWS_REGION={region}")),
             Why::Refused { bucket, answer, .. } => refusal_hint(bucket, answer),
@@ -143,6 +147,9 @@ impl fmt::Display for S3Error {
             }
             Why::Insecure { endpoint } => {
                 write!(f, "the endpoint `{endpoint}` is neither encrypted nor on this machine")
+            }
+            Why::NoKey { text } => {
+                write!(f, "`{}` has a control character, and cannot be a key", text.escape_debug())
             }
             Why::Client(message) => write!(f, "the client of S3 cannot be set up: {message}"),
             Why::OtherRegion { bucket, region, asked } => {

@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An object to be.
 #[derive(Debug)]
 pub(super) struct Upload {
-    pub(super) key: String,
+    pub(super) key: Key,
     /// How many bytes it has, as far as is known.
     pub(super) size: u64,
     pub(super) body: Body,
@@ -222,9 +222,6 @@ async fn next(tasks: &mut JoinSet<Result<(), Broken>>) -> Option<Result<(), Brok
 /// Sends one file.
 async fn send(shared: Arc<Shared>, upload: Upload) -> Result<(), Broken> {
     let Upload { key, body, .. } = upload;
-    let location = Key::parse(&key);
-    let location =
-        location.map_err(|_| Broken::File(ArtifactsError::Name { name: key.clone() }))?;
     let content = match body {
         Body::Open(content) => content,
         Body::Path(path) => reading(move || Content::open(&path)).await?,
@@ -232,20 +229,15 @@ async fn send(shared: Arc<Shared>, upload: Upload) -> Result<(), Broken> {
     match content.size() {
         size if size <= PART => {
             tokio::select! {
-                result = send_whole(&shared, &key, &location, content) => result,
+                result = send_whole(&shared, &key, content) => result,
                 () = over(&shared) => Err(Broken::Over),
             }
         }
-        _ => send_in_parts(&shared, &key, &location, content).await,
+        _ => send_in_parts(&shared, &key, content).await,
     }
 }
 
-async fn send_whole(
-    shared: &Shared,
-    key: &str,
-    location: &Key,
-    content: Content,
-) -> Result<(), Broken> {
+async fn send_whole(shared: &Shared, key: &Key, content: Content) -> Result<(), Broken> {
     let size = content.size();
     let _memory = shared.memory.acquire_many(permits(size)).await;
     let bytes = reading(move || {
@@ -256,21 +248,16 @@ async fn send_whole(
     .await?;
     let options =
         PutOptions { attributes: shared.store.attributes.clone(), ..PutOptions::default() };
-    let result = shared.store.client.put_opts(location, bytes.into(), options).await;
+    let result = shared.store.client.put_opts(key, bytes.into(), options).await;
     result.map_err(|err| refused(shared, key, err))?;
     shared.sent.fetch_add(size, Ordering::Relaxed);
     Ok(())
 }
 
-async fn send_in_parts(
-    shared: &Shared,
-    key: &str,
-    location: &Key,
-    content: Content,
-) -> Result<(), Broken> {
+async fn send_in_parts(shared: &Shared, key: &Key, content: Content) -> Result<(), Broken> {
     let attributes = shared.store.attributes.clone();
     let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
-    let begun = shared.store.client.put_multipart_opts(location, options).await;
+    let begun = shared.store.client.put_multipart_opts(key, options).await;
     let mut upload = begun.map_err(|err| refused(shared, key, err))?;
     let result = tokio::select! {
         result = send_parts(shared, key, &mut *upload, content) => result,
@@ -286,7 +273,7 @@ async fn send_in_parts(
 
 async fn send_parts(
     shared: &Shared,
-    key: &str,
+    key: &Key,
     upload: &mut dyn MultipartUpload,
     content: Content,
 ) -> Result<(), Broken> {
@@ -321,15 +308,15 @@ async fn send_parts(
 /// What became of a part.
 fn ended(
     shared: &Shared,
-    key: &str,
+    key: &Key,
     joined: Result<object_store::Result<u64>, JoinError>,
 ) -> Result<(), Broken> {
     let result = joined.map_err(Broken::Task)?;
     result.map(drop).map_err(|err| refused(shared, key, err))
 }
 
-fn refused(shared: &Shared, key: &str, err: object_store::Error) -> Broken {
-    Broken::S3 { why: shared.store.why(key, err), is_left_over: false }
+fn refused(shared: &Shared, key: &Key, err: object_store::Error) -> Broken {
+    Broken::S3 { why: shared.store.why(key.as_ref(), err), is_left_over: false }
 }
 
 /// Waits until all is over.

@@ -368,6 +368,23 @@ fn a_proxy_is_used_for_artifacts_alone() {
 }
 
 #[test]
+fn a_file_whose_name_cannot_be_a_key_is_told_before_anything_is_sent() {
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("a"), "").unwrap();
+    fs::write(source.path().join("b\u{1b}[2J"), "").unwrap();
+    let (aws, asked) = serve();
+    let target = S3Target::parse("s3://shop/p", Packaging::Folder).unwrap().unwrap();
+    let (targets, folder) = (Targets::One(target), source.path().to_owned());
+    let mut artifacts = S3Artifacts::new(aws, targets, folder, S3Options::default()).unwrap();
+    let selection = Selection { files: vec!["*".to_owned()], ..Selection::default() };
+    let err = artifacts.package(&selection, &mut || None, &mut |_| {}).unwrap_err();
+    let failure = failure(&err).unwrap();
+    assert_eq!(failure.kind, Kind::Build);
+    assert!(failure.to_string().contains("`p/b\\u{1b}[2J` has a control character"), "{failure}");
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}
+
+#[test]
 fn a_file_that_goes_is_the_fault_of_the_build() {
     let source = tempfile::tempdir().unwrap();
     let path = source.path().join("a");
