@@ -37,7 +37,7 @@ use tokio::runtime::Runtime;
 use crate::{
     aws::Aws,
     failure::{Failure, Kind},
-    host, registries,
+    host,
 };
 
 mod error;
@@ -196,7 +196,7 @@ impl S3Artifacts {
         source: PathBuf,
         options: S3Options,
     ) -> Result<Self, Failure> {
-        let runtime = registries::runtime()?;
+        let runtime = runtime()?;
         Ok(Self { aws, targets, source, options, runtime, sent: BTreeSet::new() })
     }
 
@@ -236,6 +236,17 @@ impl S3Artifacts {
         let bytes = write_zip(artifacts, self.options.modified, &file, &folder, stopped)?;
         Ok((Content::of(file, &folder)?, bytes))
     }
+}
+
+/// What waits for the network. Files are read by few threads, since each keeps memory for itself
+/// that it used once.
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|err| Failure::new(Kind::Outside, "threads could not be started").because(err))
 }
 
 /// A file in `folder` that goes when it is closed.

@@ -1,7 +1,7 @@
 //! Sends files to S3: small ones at once, large ones in parts, several of either at a time.
 //!
 //! **Architecture invariant:** at no time is more than [`MEMORY`] of files in memory (or one part,
-//! if that is larger: from 312 GiB on). An upload in parts that does not succeed is taken back.
+//! if that is larger: from 234 GiB on). An upload in parts that does not succeed is taken back.
 
 use std::{
     path::PathBuf,
@@ -37,7 +37,7 @@ const PART: u64 = 8 << 20;
 /// How many parts an object may have (Amazon S3 user guide, "multipart upload limits").
 const MOST_PARTS: u64 = 10_000;
 /// How many bytes are sent at the same time.
-const MEMORY: u64 = 32 << 20;
+const MEMORY: u64 = 24 << 20;
 /// In what pieces memory is counted.
 const PIECE: u64 = 1 << 10;
 /// How many files are sent at the same time.
