@@ -1,7 +1,8 @@
 //! What a build leaves behind: which files, under which names, and where.
 //!
 //! Read in this order: here (the port, and the names), `glob` (patterns, pure), `collect` (which
-//! files there are), `write` (a folder or a zip file).
+//! files there are), `content` (what is in one), `write` (a folder or a zip file). Those who send
+//! artifacts elsewhere use [`Collection`], [`Content`], and [`write_zip`], too.
 //!
 //! What CodeBuild documents is in its user guide, "Build specification reference". Where it is
 //! silent:
@@ -10,16 +11,26 @@
 //! - The destination is not collected, if it lies inside of the root, and the folder or zip file
 //!   for the artifacts is not, if that does. Nor is what rbuild has not finished or left behind
 //!   there (`.rbuild-…`). If the destination is the root, its files stay as they are.
-//! - If two files have the same name, the last one in the order of their paths is taken.
+//! - If two files have the same name, the last one in the order of their paths is taken, unless
+//!   someone chose otherwise ([`Collision`]).
+//! - A pattern of `exclude-paths` means files, as those of `files` do: one that names a folder
+//!   leaves nothing out.
+//! - A link stays a link in a zip file (`enable-symlinks`) if its target is a relative path that
+//!   stays below the root on its way, and is there. Links to folders are among these. With
+//!   `discard-paths` all links are followed, since they would lead nowhere.
+//! - A link that leads nowhere is passed over, and so is what is neither file nor folder.
+//! - Secondary artifacts go to a folder or a zip file that has their identifier for a name.
 //! - The name and the variables of patterns are expanded at the end of the build, and in the source
 //!   folder, wherever its last command left off: that folder may be gone.
-//! - A file is taken as it is when it is read; links are followed.
+//! - A file that changes or goes away while it is read is an error: nobody could tell what was kept.
 
 mod collect;
+mod content;
 mod glob;
 mod write;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io,
     path::{Component, Path, PathBuf},
@@ -28,6 +39,8 @@ use std::{
 use thiserror::Error;
 
 use crate::{buildspec, choice::Collision, event::Event};
+
+pub use self::{collect::Collection, content::Content, write::write_zip};
 
 /// The files that a build asks for, with all variables replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +110,8 @@ pub struct LocalArtifacts {
     pub packaging: Packaging,
     /// The time that every file gets, in seconds since 1970; its own if there is none.
     pub modified: Option<u64>,
+    /// What was written so far, so that nothing is written twice.
+    written: BTreeSet<PathBuf>,
 }
 
 /// The form of artifacts.
@@ -130,12 +145,10 @@ pub enum ArtifactsError {
         pattern: String,
     },
     /// A pattern is none.
-    #[error("`{pattern}` is not a pattern")]
+    #[error("`{pattern}` is not a pattern: a bracket, brace, or backslash has nothing to end it")]
     Pattern {
         /// What it is.
         pattern: String,
-        /// Why it is none.
-        source: globset::Error,
     },
     /// The shell could not expand the name, or a variable of a pattern.
     #[error("the shell could not expand `{text}`")]
@@ -159,8 +172,24 @@ pub enum ArtifactsError {
         /// The file that needs a folder of that name.
         other: PathBuf,
     },
-    /// A file's name cannot be in a zip file.
-    #[error("the name of `{path}` is not UTF-8, which zip files need")]
+    /// Two files have the same name, and nobody said which one to keep.
+    #[error("`{file}` and `{other}` cannot both be kept: both would be called `{name}`")]
+    SameName {
+        /// The name.
+        name: PathBuf,
+        /// The first file.
+        file: PathBuf,
+        /// The other one.
+        other: PathBuf,
+    },
+    /// Other artifacts of this build are there already.
+    #[error("`{path}` is part of two artifacts: give one of them another name or identifier")]
+    Taken {
+        /// Where they are.
+        path: PathBuf,
+    },
+    /// A file's name, or where a link leads, cannot be in a zip file, or be a key of S3.
+    #[error("the name of `{path}` is not UTF-8, which zip files and S3 need")]
     NotUtf8 {
         /// Which file.
         path: PathBuf,
@@ -173,6 +202,12 @@ pub enum ArtifactsError {
         /// What the system says.
         source: io::Error,
     },
+    /// A file changed while it was read, or is none any more.
+    #[error("`{path}` changed while it was packed: something that the build started still runs")]
+    Changed {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A file or a folder cannot be written.
     #[error("`{path}` could not be written")]
     Write {
@@ -180,6 +215,14 @@ pub enum ArtifactsError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The artifacts did not get where they are to go.
+    #[error("the artifacts could not be sent to `{destination}`")]
+    Sending {
+        /// Where that is, such as `s3://bucket/prefix`.
+        destination: String,
+        /// Why. What kind of error this is, the one who sends knows.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Someone asked to stop.
     #[error("collecting the artifacts was stopped by signal {signal}")]
@@ -191,34 +234,63 @@ pub enum ArtifactsError {
 
 /// A file to pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Source {
-    /// What it is called among the artifacts.
-    name: PathBuf,
+pub struct Artifact {
+    /// What it is called among the artifacts: a relative path.
+    pub name: PathBuf,
     /// Where it is.
-    path: PathBuf,
+    pub path: PathBuf,
+    /// Where it leads, if it is a link that stays one.
+    pub link: Option<PathBuf>,
+}
+
+/// Why something that a pattern means is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// It is a link that leads nowhere.
+    DanglingLink,
+    /// It is neither a file nor a folder: a pipe, a socket, a device.
+    NotAFile,
 }
 
 impl ArtifactsError {
-    /// Whether the machine is to blame, and not the buildspec or the build.
+    /// Whether the machine or a service is to blame, and not the buildspec or the build.
     pub fn is_of_the_machine(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::Write { .. })
+        match self {
+            Self::Read { source, .. } => !matches!(
+                source.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::PermissionDenied
+            ),
+            Self::Write { .. } | Self::Sending { .. } => true,
+            _ => false,
+        }
     }
 }
 
 impl Selection {
     /// What the shell has to expand before the files can be found: first the name, if there is
-    /// one, then each variable of the patterns.
+    /// one, then each variable of the patterns and of the prefix.
     pub(crate) fn words(artifacts: &buildspec::Artifacts) -> Vec<String> {
         let mut names: Vec<String> = artifacts
             .base_directory
             .iter()
             .chain(&artifacts.files)
+            .chain(&artifacts.exclude_paths)
+            .chain(&artifacts.s3_prefix)
             .flat_map(|text| glob::variables(text))
             .collect();
         names.sort();
         names.dedup();
         let variables = names.iter().map(|name| format!("${{{name}}}"));
         artifacts.name.iter().cloned().chain(variables).collect()
+    }
+
+    /// What these artifacts are called: by their name, or, if they have none and are not the
+    /// primary ones, by their identifier.
+    pub fn name_or_identifier(&self) -> Option<&str> {
+        let name = self.name.as_deref().map(str::trim).filter(|it| !it.is_empty());
+        name.or(self.identifier.as_deref())
     }
 
     /// The files that `artifacts` asks for; `values` are those of [`words`](Self::words).
@@ -233,16 +305,32 @@ impl Selection {
             files: artifacts.files.iter().map(expand).collect(),
             base_directory: artifacts.base_directory.as_ref().map(expand),
             discard_paths: artifacts.discard_paths,
+            exclude_paths: artifacts.exclude_paths.iter().map(expand).collect(),
+            enable_symlinks: artifacts.enable_symlinks,
             name: artifacts.name.as_deref().map(value_of),
-            ..Self::default()
+            s3_prefix: artifacts.s3_prefix.as_ref().map(expand),
+            // These two are not of the buildspec's section.
+            identifier: None,
+            collision: Collision::default(),
         }
     }
 }
 
 impl LocalArtifacts {
-    /// Where artifacts of that name go: a folder or a zip file.
-    fn target(&self, name: Option<&str>) -> Result<PathBuf, ArtifactsError> {
-        let name = name.map(str::trim).filter(|it| !it.is_empty());
+    /// Keeps artifacts of the source folder `source` in `destination`.
+    pub fn new(source: PathBuf, destination: PathBuf, packaging: Packaging) -> Self {
+        Self { source, destination, packaging, modified: None, written: BTreeSet::new() }
+    }
+
+    /// The same, but every file gets this time, in seconds since 1970.
+    #[must_use]
+    pub fn with_modified(self, modified: Option<u64>) -> Self {
+        Self { modified, ..self }
+    }
+
+    /// Where artifacts go: a folder or a zip file.
+    fn target(&self, selection: &Selection) -> Result<PathBuf, ArtifactsError> {
+        let name = selection.name_or_identifier();
         let refused = || ArtifactsError::Name { name: name.unwrap_or_default().to_owned() };
         let relative = Path::new(name.unwrap_or(match self.packaging {
             Packaging::Folder => "",
@@ -261,6 +349,26 @@ impl LocalArtifacts {
         }
         Ok(target)
     }
+
+    /// Notes what is about to be written; an error if a part of it was written before, or lies
+    /// where something else was.
+    fn claim(&mut self, target: &Path, artifacts: &[Artifact]) -> Result<(), ArtifactsError> {
+        let paths: Vec<PathBuf> = match self.packaging {
+            Packaging::Zip => vec![target.to_owned()],
+            Packaging::Folder => artifacts.iter().map(|it| target.join(&it.name)).collect(),
+        };
+        let is_taken = |path: &&PathBuf| {
+            // What is in a folder comes right after it.
+            let next = self.written.range(path.as_path().to_owned()..).next();
+            next.is_some_and(|it| it.starts_with(path))
+                || path.ancestors().any(|it| self.written.contains(it))
+        };
+        if let Some(path) = paths.iter().find(is_taken) {
+            return Err(ArtifactsError::Taken { path: path.clone() });
+        }
+        self.written.extend(paths);
+        Ok(())
+    }
 }
 
 impl Artifacts for LocalArtifacts {
@@ -270,11 +378,16 @@ impl Artifacts for LocalArtifacts {
         stopped: &mut dyn FnMut() -> Option<i32>,
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<Packed, ArtifactsError> {
-        let target = self.target(selection.name.as_deref())?;
-        let excluded = [self.destination.as_path(), &target];
-        let files = collect::collect(&self.source, &excluded, selection, emit)?;
+        let target = self.target(selection)?;
+        let collection = Collection {
+            source: &self.source,
+            excluded: &[self.destination.as_path(), &target],
+            packaging: self.packaging,
+        };
+        let artifacts = collection.find(selection, emit)?;
+        self.claim(&target, &artifacts)?;
         let mut job = write::Job {
-            files: &files,
+            artifacts: &artifacts,
             destination: &self.destination,
             target: &target,
             modified: self.modified,
@@ -284,7 +397,7 @@ impl Artifacts for LocalArtifacts {
             Packaging::Folder => job.write_folder()?,
             Packaging::Zip => job.write_zip()?,
         };
-        let files = files.len();
+        let files = artifacts.len();
         let identifier = selection.identifier.clone();
         let packed = Packed { identifier, location: Location::Local(target), files, bytes };
         emit(Event::ArtifactsWritten(&packed));

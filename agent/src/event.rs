@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::{
-    artifacts::Packed,
+    artifacts::{Packed, Skipped},
     buildspec::{Command, IgnoredKey, RuntimeVersion, ShellName, UnknownKey},
     choice::RetryScope,
     phase::{Phase, Stage, State},
@@ -129,6 +129,13 @@ pub enum Event<'a> {
         literal: bool,
         /// How many files match.
         files: usize,
+    },
+    /// What a pattern means cannot be an artifact, and is left out.
+    FileSkipped {
+        /// Where it is.
+        path: &'a Path,
+        /// Why.
+        reason: Skipped,
     },
     /// How many files there are in all; at least one.
     FilesFound(usize),

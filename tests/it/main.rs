@@ -14,6 +14,7 @@ mod kill;
 mod push_pull;
 mod reproducible;
 mod run;
+mod s3;
 mod secrets;
 mod settings;
 mod static_binary;

@@ -23,7 +23,7 @@ use aws_config::{
     provider_config::ProviderConfig,
 };
 use aws_sdk_ecr::{
-    config::{ProvideCredentials, RuntimeComponents, SharedHttpClient},
+    config::{ProvideCredentials, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient},
     error::{ProvideErrorMetadata, SdkError},
     operation::get_authorization_token::GetAuthorizationTokenOutput,
     types::{ImageDetail, ImageIdentifier},
@@ -75,6 +75,16 @@ struct Ecr {
     login: HeldLogin,
 }
 
+/// S3 as the environment and the files in `~/.aws` say.
+pub(crate) struct S3Access {
+    pub(crate) region: String,
+    /// Where S3 is, if that is not where AWS has it.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) credentials: SharedCredentialsProvider,
+    /// The roots to trust, if those of the host are not there: certificates in DER.
+    pub(crate) roots: Option<Vec<&'static [u8]>>,
+}
+
 impl Aws {
     /// AWS as the environment says, by the host's clock.
     pub(crate) fn new() -> Self {
@@ -87,6 +97,12 @@ impl Aws {
         Self { now, asked, config: OnceCell::new(), ecr: Mutex::default() }
     }
 
+    /// AWS as a test says.
+    #[cfg(test)]
+    pub(crate) fn of(config: SdkConfig) -> Self {
+        Self { config: OnceCell::new_with(Some(config)), ..Self::new() }
+    }
+
     /// ECS in the region that is set.
     pub(crate) async fn ecs(&self) -> Result<AwsEcs, AwsError> {
         let (config, region) = (self.config().await?, self.region().await?);
@@ -94,7 +110,25 @@ impl Aws {
         Ok(AwsEcs::new(aws_sdk_ecs::Client::from_conf(builder.build())))
     }
 
-    /// The region that is set, or that of the instance.
+    /// What a client of S3 needs to know that is not the SDK's.
+    pub(crate) async fn s3(&self) -> Result<S3Access, AwsError> {
+        let config = self.config().await?;
+        let credentials = config
+            .credentials_provider()
+            .ok_or_else(|| AwsError::NoCredentials("no provider is set".into()))?;
+        let endpoint = host::variable("AWS_ENDPOINT_URL_S3");
+        Ok(S3Access {
+            region: self.region().await?.to_string(),
+            endpoint: endpoint.or_else(|| config.endpoint_url().map(str::to_owned)),
+            credentials,
+            roots: match trust_store()? {
+                Trust::Host => None,
+                Trust::Bundled => Some(bundled().collect()),
+            },
+        })
+    }
+
+    /// The region that is set, or that of this instance.
     async fn region(&self) -> Result<Region, AwsError> {
         let region = match self.config().await?.region() {
             Some(region) => Some(region.clone()),
@@ -195,7 +229,11 @@ impl Aws {
 /// asked for credentials, but not for a region: ECR's is in the name of the registry, and where
 /// nobody is asked, nobody is waited for.
 async fn load(asked: &Asked) -> Result<SdkConfig, AwsError> {
-    let client = http_client(trust_store()?)?;
+    let roots = match trust_store()? {
+        Trust::Host => TrustStore::default(),
+        Trust::Bundled => TrustStore::empty().with_pem_certificate(bundled_roots()),
+    };
+    let client = http_client(roots)?;
     let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(client.clone());
     let region = RegionProviderChain::first_try(asked.region.clone().map(Region::new))
         .or_else(EnvironmentVariableRegionProvider::new());
@@ -336,20 +374,28 @@ const ROOTS: [&str; 10] = [
 /// The variables by which a person names other roots.
 const ROOT_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
+/// Whose roots are trusted.
+#[derive(Clone, Copy)]
+enum Trust {
+    Host,
+    /// Those of this program.
+    Bundled,
+}
+
 /// The roots of the host, or, on a host that has none (`FROM scratch`), those of this program.
-fn trust_store() -> Result<TrustStore, AwsError> {
+fn trust_store() -> Result<Trust, AwsError> {
     let variables = ROOT_VARIABLES.into_iter().filter_map(|it| Some((it, host::variable(it)?)));
     let named: Vec<(&str, PathBuf)> = variables.flat_map(paths).collect();
     if let Some((variable, path)) = named.first() {
         // What a person names is what they trust: there is nothing to fall back to.
         let found = named.iter().any(|(_, path)| has_certificate(path));
         let missing = || AwsError::NoRoots { variable, path: path.clone() };
-        return found.then(TrustStore::default).ok_or_else(missing);
+        return found.then_some(Trust::Host).ok_or_else(missing);
     }
     if ROOTS.iter().any(|path| has_certificate(Path::new(path))) {
-        return Ok(TrustStore::default());
+        return Ok(Trust::Host);
     }
-    Ok(TrustStore::empty().with_pem_certificate(bundled_roots()))
+    Ok(Trust::Bundled)
 }
 
 fn paths((variable, value): (&'static str, String)) -> Vec<(&'static str, PathBuf)> {
@@ -373,7 +419,12 @@ fn bundled_roots() -> String {
         let text = BASE64.encode(certificate);
         format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
     };
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| pem(root)).collect()
+    bundled().map(pem).collect()
+}
+
+/// The roots of this program, in DER.
+fn bundled() -> impl Iterator<Item = &'static [u8]> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| &**root)
 }
 
 /// Why AWS was not reached, or did not do what was asked.
@@ -478,7 +529,7 @@ mod tests {
         thread::{self, JoinHandle},
     };
 
-    use aws_sdk_ecr::config::{Credentials, SharedCredentialsProvider};
+    use aws_sdk_ecr::config::Credentials;
 
     use super::*;
 

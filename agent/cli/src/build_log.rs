@@ -185,6 +185,7 @@ fn of_event(event: &Event<'_>, course: &Course) -> Vec<String> {
         Event::StageStarted(Stage::UploadArtifacts)
         | Event::Output(_)
         | Event::NameCollision { .. }
+        | Event::FileSkipped { .. }
         | Event::IgnoredKeys(_)
         | Event::SecretsKnown(_)
         | Event::BreakpointLeft { .. }

@@ -20,10 +20,7 @@ mod failure;
 mod host;
 mod input;
 mod registries;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the run of a build is about to call it")
-)]
+mod s3;
 mod secrets;
 
 /// Does what the arguments of this process say.

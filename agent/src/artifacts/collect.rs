@@ -1,48 +1,81 @@
 //! Finds the files that patterns mean.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     ffi::OsStr,
-    fs, io,
+    fs::{self, FileType},
+    io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{
-    artifacts::{ArtifactsError, Selection, Source, glob::Pattern},
+    artifacts::{Artifact, ArtifactsError, Packaging, Selection, Skipped, glob::Pattern},
+    choice::Collision,
     event::Event,
     temporary,
 };
 
-/// The files of `selection`, sorted by name, without those in `excluded`.
-pub(super) fn collect(
-    source: &Path,
-    excluded: &[&Path],
-    selection: &Selection,
-    emit: &mut dyn FnMut(Event<'_>),
-) -> Result<Vec<Source>, ArtifactsError> {
-    let patterns: Vec<(&str, Pattern)> = selection
-        .files
-        .iter()
-        .map(|text| Ok((text.as_str(), Pattern::parse(text)?)))
-        .collect::<Result<_, _>>()?;
-    let mut found = Vec::new();
-    for (name, root) in roots(source, selection.base_directory.as_deref(), emit)? {
-        emit(Event::BaseDirectoryFound(&name));
-        let tree = Tree::new(root, excluded);
-        for (text, pattern) in &patterns {
-            let files = tree.matches(pattern)?;
-            let literal = pattern.rest.is_none();
-            emit(Event::PatternMatched { pattern: text, literal, files: files.len() });
-            found.extend(files.into_iter().map(|path| tree.source(path)));
+/// Where artifacts are looked for, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection<'a> {
+    /// The folder with the source.
+    pub source: &'a Path,
+    /// Where artifacts are written: what is in there is none.
+    pub excluded: &'a [&'a Path],
+    /// In which form they are kept: links are links in a zip file alone.
+    pub packaging: Packaging,
+}
+
+impl Collection<'_> {
+    /// The files of `selection`, sorted by name; at least one.
+    pub fn find(
+        &self,
+        selection: &Selection,
+        emit: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<Artifact>, ArtifactsError> {
+        let patterns = parse_all(&selection.files)?;
+        let left_out = parse_all(&selection.exclude_paths)?;
+        let mut found = Vec::new();
+        for (name, root) in roots(self.source, selection.base_directory.as_deref(), emit)? {
+            emit(Event::BaseDirectoryFound(&name));
+            let tree = Tree::new(root, self.excluded, self.links(selection));
+            for (text, pattern) in &patterns {
+                let is_left_out =
+                    |path: &Path| left_out.iter().any(|(_, it)| it.matches(&tree.name(path), path));
+                let files = tree.files(pattern, &is_left_out, emit)?;
+                let literal = pattern.rest.is_none();
+                emit(Event::PatternMatched { pattern: text, literal, files: files.len() });
+                let files = files.into_iter().filter(|it| !is_left_out(it));
+                found.extend(files.map(|it| tree.artifact(it)));
+            }
+        }
+        if found.is_empty() {
+            return Err(ArtifactsError::NoFiles);
+        }
+        let files = name_all(found, selection, emit)?;
+        emit(Event::FilesFound(files.len()));
+        Ok(files)
+    }
+
+    /// What becomes of links that lead to where the other artifacts are.
+    fn links(&self, selection: &Selection) -> Links {
+        match self.packaging {
+            Packaging::Zip if selection.enable_symlinks && !selection.discard_paths => Links::Kept,
+            Packaging::Zip | Packaging::Folder => Links::Followed,
         }
     }
-    if found.is_empty() {
-        return Err(ArtifactsError::NoFiles);
-    }
-    let files = name_all(found, selection, emit)?;
-    emit(Event::FilesFound(files.len()));
-    Ok(files)
+}
+
+fn parse_all(texts: &[String]) -> Result<Vec<(&str, Pattern)>, ArtifactsError> {
+    texts.iter().map(|text| Ok((text.as_str(), Pattern::parse(text)?))).collect()
+}
+
+/// What becomes of links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Kept,
+    Followed,
 }
 
 /// The folders to which patterns are relative, and what to call them.
@@ -76,40 +109,69 @@ struct Tree {
     root: PathBuf,
     /// Where artifacts are written to, as far as that is there, and below the root.
     excluded: Vec<PathBuf>,
+    links: Links,
 }
 
 impl Tree {
-    fn new(root: PathBuf, excluded: &[&Path]) -> Self {
+    fn new(root: PathBuf, excluded: &[&Path], links: Links) -> Self {
         let is_below = |it: &PathBuf| {
             fs::canonicalize(&root).is_ok_and(|root| *it != root && it.starts_with(root))
         };
         let excluded = excluded.iter().filter_map(|it| fs::canonicalize(it).ok());
         let excluded = excluded.filter(is_below).collect();
-        Self { root, excluded }
+        Self { root, excluded, links }
     }
 
-    /// The paths of all files that match, in no order.
-    fn matches(&self, pattern: &Pattern) -> Result<Vec<PathBuf>, ArtifactsError> {
+    /// The paths of the files that a pattern means. What else it means is told,
+    /// unless it is left out anyway.
+    fn files(
+        &self,
+        pattern: &Pattern,
+        is_left_out: &dyn Fn(&Path) -> bool,
+        emit: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<PathBuf>, ArtifactsError> {
+        let mut files = Vec::new();
+        for (path, kind) in self.matches(pattern)? {
+            let reason = match kind {
+                Kind::File | Kind::LinkToFolder => {
+                    files.push(path);
+                    continue;
+                }
+                Kind::DanglingLink => Skipped::DanglingLink,
+                Kind::Special | Kind::Folder => Skipped::NotAFile,
+            };
+            if !is_left_out(&path) {
+                emit(Event::FileSkipped { path: &path, reason });
+            }
+        }
+        Ok(files)
+    }
+
+    /// All that matches and is no folder.
+    fn matches(&self, pattern: &Pattern) -> Result<Vec<(PathBuf, Kind)>, ArtifactsError> {
         let start = self.root.join(&pattern.start);
         let is_unfinished = pattern.start.iter().any(is_unfinished);
         if is_unfinished || self.is_excluded_by_name(&start) {
             return Ok(Vec::new());
         }
         let Some(rest) = &pattern.rest else {
-            return Ok(if start.is_file() { vec![start] } else { Vec::new() });
+            let kind = fs::symlink_metadata(&start).ok().map(|it| kind(&start, it.file_type()));
+            let kind = kind.filter(|it| self.is_meant(&start, *it));
+            return Ok(kind.map(|it| (start, it)).into_iter().collect());
         };
-        let mut files = Vec::new();
+        let mut found = Vec::new();
         let excluded: Vec<_> = self.excluded.iter().filter_map(|it| identity(it)).collect();
         let is_excluded = |path: &Path| {
             !excluded.is_empty() && identity(path).is_some_and(|it| excluded.contains(&it))
         };
         walk(&start, rest.depth, &is_excluded, &mut |path, kind| {
             let relative = path.strip_prefix(&start).unwrap_or(path);
-            if kind == Kind::File && rest.matches(relative) {
-                files.push(path.to_owned());
+            if rest.matches(relative) && self.is_meant(path, kind) {
+                found.push((path.to_owned(), kind));
             }
         })?;
-        Ok(files)
+        found.sort();
+        Ok(found)
     }
 
     fn is_excluded_by_name(&self, path: &Path) -> bool {
@@ -117,20 +179,76 @@ impl Tree {
         !self.excluded.is_empty() && fs::canonicalize(path).is_ok_and(is_inside)
     }
 
-    /// The file at `path`, called by its path relative to the root.
-    fn source(&self, path: PathBuf) -> Source {
+    /// Whether a pattern that matches a path means it: folders have no place among artifacts,
+    /// and links to them only as links.
+    fn is_meant(&self, path: &Path, kind: Kind) -> bool {
+        match kind {
+            Kind::File | Kind::DanglingLink | Kind::Special => true,
+            Kind::Folder => false,
+            Kind::LinkToFolder => self.kept_link(path).is_some(),
+        }
+    }
+
+    /// What a file is called: its path relative to the root.
+    fn name(&self, path: &Path) -> PathBuf {
         let name = path.strip_prefix(&self.root).or_else(|_| path.strip_prefix("/"));
-        Source { name: name.unwrap_or(&path).to_owned(), path }
+        name.unwrap_or(path).to_owned()
+    }
+
+    /// The file at `path` as an artifact.
+    fn artifact(&self, path: PathBuf) -> Artifact {
+        Artifact { name: self.name(&path), link: self.kept_link(&path), path }
+    }
+
+    /// Where the link at `path` leads, if it is one that stays a link: relative, never above the
+    /// root on its way, and in the end to something below the root.
+    fn kept_link(&self, path: &Path) -> Option<PathBuf> {
+        if self.links == Links::Followed {
+            return None;
+        }
+        let target = fs::read_link(path).ok()?;
+        let mut depth = path.strip_prefix(&self.root).ok()?.components().count().checked_sub(1)?;
+        for component in target.components() {
+            match component {
+                Component::Normal(_) => depth += 1,
+                Component::ParentDir => depth = depth.checked_sub(1)?,
+                Component::CurDir => {}
+                Component::RootDir | Component::Prefix(_) => return None,
+            }
+        }
+        let (end, root) = (fs::canonicalize(path).ok()?, fs::canonicalize(&self.root).ok()?);
+        end.starts_with(root).then_some(target)
     }
 }
 
 /// What is found in a folder.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// A file, or a link to one.
     File,
     /// A folder; not a link to one.
     Folder,
+    LinkToFolder,
+    DanglingLink,
+    /// A pipe, a socket, a device, or a link to one.
+    Special,
+}
+
+/// What is at `path`, which has that type.
+fn kind(path: &Path, file_type: FileType) -> Kind {
+    if !file_type.is_symlink() {
+        return match file_type {
+            it if it.is_file() => Kind::File,
+            it if it.is_dir() => Kind::Folder,
+            _ => Kind::Special,
+        };
+    }
+    match fs::metadata(path) {
+        Ok(it) if it.is_file() => Kind::File,
+        Ok(it) if it.is_dir() => Kind::LinkToFolder,
+        Ok(_) => Kind::Special,
+        Err(_) => Kind::DanglingLink,
+    }
 }
 
 /// Shows everything below `start` to `visit`, `depth` levels deep. Links to folders are not
@@ -151,18 +269,13 @@ fn walk(
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
-            match entry.file_type().map_err(failed)? {
-                _ if is_unfinished(&entry.file_name()) || is_excluded(&path) => {}
-                it if it.is_dir() => {
-                    visit(&path, Kind::Folder);
-                    if depth > 1 {
-                        pending.push((path, depth - 1));
-                    }
-                }
-                it if it.is_file() || (it.is_symlink() && path.is_file()) => {
-                    visit(&path, Kind::File);
-                }
-                _ => {}
+            if is_unfinished(&entry.file_name()) || is_excluded(&path) {
+                continue;
+            }
+            let kind = kind(&path, entry.file_type().map_err(failed)?);
+            visit(&path, kind);
+            if kind == Kind::Folder && depth > 1 {
+                pending.push((path, depth - 1));
             }
         }
     }
@@ -183,23 +296,24 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|it| (it.dev(), it.ino()))
 }
 
-/// Gives each file its name. Of those with the same name, the last one is taken.
+/// Gives each file its name. Of those with the same name, one is taken, or none.
 fn name_all(
-    mut found: Vec<Source>,
+    mut found: Vec<Artifact>,
     selection: &Selection,
     emit: &mut dyn FnMut(Event<'_>),
-) -> Result<Vec<Source>, ArtifactsError> {
+) -> Result<Vec<Artifact>, ArtifactsError> {
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup();
-    let mut named: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
-    for Source { name, path } in found {
-        let base = name.file_name().filter(|_| selection.discard_paths).map(PathBuf::from);
-        let name = base.unwrap_or(name);
-        if let Some(dropped) = named.insert(name.clone(), path.clone()) {
-            emit(Event::NameCollision { name: &name, kept: &path, dropped: &dropped });
+    let mut named: BTreeMap<PathBuf, Artifact> = BTreeMap::new();
+    for mut artifact in found {
+        let base = artifact.name.file_name().filter(|_| selection.discard_paths);
+        artifact.name = base.map_or_else(|| artifact.name.clone(), PathBuf::from);
+        match named.entry(artifact.name.clone()) {
+            Entry::Vacant(entry) => drop(entry.insert(artifact)),
+            Entry::Occupied(entry) => collide(entry.into_mut(), artifact, selection, emit)?,
         }
     }
-    let named: Vec<_> = named.into_iter().map(|(name, path)| Source { name, path }).collect();
+    let named: Vec<Artifact> = named.into_values().collect();
     // They are sorted by components: what is in a folder comes right after it.
     match named.windows(2).find(|it| it[1].name.starts_with(&it[0].name)) {
         None => Ok(named),
@@ -209,4 +323,24 @@ fn name_all(
             other: it[1].path.clone(),
         }),
     }
+}
+
+/// Settles which of two files of the same name is taken: `there`, or `next`, whose path comes
+/// later.
+fn collide(
+    there: &mut Artifact,
+    next: Artifact,
+    selection: &Selection,
+    emit: &mut dyn FnMut(Event<'_>),
+) -> Result<(), ArtifactsError> {
+    let dropped = match selection.collision {
+        Collision::Last => std::mem::replace(there, next),
+        Collision::First => next,
+        Collision::Error => {
+            let (name, file) = (there.name.clone(), there.path.clone());
+            return Err(ArtifactsError::SameName { name, file, other: next.path });
+        }
+    };
+    emit(Event::NameCollision { name: &there.name, kept: &there.path, dropped: &dropped.path });
+    Ok(())
 }

@@ -5,11 +5,15 @@
 //!
 //! The rules are those of "doublestar", which CodeBuild uses: `*`, `?`, and `[…]` stay within a
 //! component, `**` is any number of components, `{a,b}` is one of both, and dots are not special.
-//! (One difference: `?` and `[…]` are one byte here, not one character.)
+//! A name that is not UTF-8 has replacement characters where it is not.
 
-use std::path::{Path, PathBuf};
+use std::{
+    iter::Peekable,
+    path::{Path, PathBuf},
+    str::Chars,
+};
 
-use globset::{GlobBuilder, GlobMatcher};
+use regex::Regex;
 
 use crate::artifacts::ArtifactsError;
 
@@ -25,7 +29,7 @@ pub(super) struct Pattern {
 /// The part of a pattern with wildcards.
 #[derive(Clone, Debug)]
 pub(super) struct Rest {
-    matcher: GlobMatcher,
+    matcher: Regex,
     /// How many components a match may have, if that is limited.
     pub(super) depth: Option<usize>,
 }
@@ -48,22 +52,123 @@ impl Pattern {
         if rest.split(['/', '{', ',', '}']).any(|it| it == "..") {
             return Err(escapes());
         }
-        let matcher = GlobBuilder::new(&rest)
-            .literal_separator(true)
-            .empty_alternates(true)
-            .build()
-            .map_err(|source| ArtifactsError::Pattern { pattern: text.to_owned(), source })?
-            .compile_matcher();
+        let invalid = || ArtifactsError::Pattern { pattern: text.to_owned() };
+        let expression = expression(&rest).ok_or_else(invalid)?;
+        let matcher = Regex::new(&expression).map_err(|_| invalid())?;
         let depth = (!rest.contains("**")).then(|| rest.split('/').count());
         Ok(Self { start, rest: Some(Rest { matcher, depth }) })
+    }
+
+    /// Whether the pattern means the file that has these paths: one below its root, and one from
+    /// the root directory.
+    pub(super) fn matches(&self, below_root: &Path, full: &Path) -> bool {
+        let path = if self.start.is_absolute() { full } else { below_root };
+        match (&self.rest, path.strip_prefix(&self.start)) {
+            (None, _) => path == self.start,
+            (Some(rest), Ok(below)) => rest.matches(below),
+            (Some(_), Err(_)) => false,
+        }
     }
 }
 
 impl Rest {
     /// Whether a path below the start of the pattern matches.
     pub(super) fn matches(&self, path: &Path) -> bool {
-        self.matcher.is_match(path)
+        self.matcher.is_match(&path.to_string_lossy())
     }
+}
+
+/// Any one character of a component.
+const ONE: &str = "[^/]";
+/// Any number of whole components, each with the slash after it.
+const FOLDERS: &str = "(?:[^/]+/)*";
+/// All that may be below a folder.
+const BELOW: &str = "(?:[^/]+(?:/[^/]+)*)?";
+
+/// The regular expression for a pattern, if it is one.
+fn expression(pattern: &str) -> Option<String> {
+    let mut expression = String::from(r"\A");
+    let mut open = 0_usize;
+    // Whether a component begins here.
+    let mut is_start = true;
+    let mut rest = pattern.chars().peekable();
+    while let Some(next) = rest.next() {
+        let begins = std::mem::replace(&mut is_start, matches!(next, '/' | '{' | ','));
+        match next {
+            '*' => is_start = stars(&mut rest, begins, &mut expression),
+            '?' => expression.push_str(ONE),
+            '[' => class(&mut rest, &mut expression)?,
+            '{' => {
+                open += 1;
+                expression.push_str("(?:");
+            }
+            '}' => {
+                open = open.checked_sub(1)?;
+                expression.push(')');
+            }
+            ',' if open > 0 => expression.push('|'),
+            '\\' => literal(rest.next()?, &mut expression),
+            other => literal(other, &mut expression),
+        }
+    }
+    expression.push_str(r"\z");
+    (open == 0).then_some(expression)
+}
+
+/// Reads the rest of a run of stars; whether a component begins after it. Two stars are any
+/// number of components if they are one by themselves, else they are as one.
+fn stars(rest: &mut Peekable<Chars<'_>>, begins: bool, expression: &mut String) -> bool {
+    let mut count = 1;
+    while rest.next_if_eq(&'*').is_some() {
+        count += 1;
+    }
+    match rest.peek() {
+        Some('/') if begins && count == 2 => {
+            rest.next();
+            expression.push_str(FOLDERS);
+            return true;
+        }
+        None | Some(',' | '}') if begins && count == 2 => expression.push_str(BELOW),
+        _ => expression.push_str("[^/]*"),
+    }
+    false
+}
+
+/// Reads a class after its bracket: `abc]`, `a-z]`, `!a]`, or `^a]`.
+fn class(rest: &mut Peekable<Chars<'_>>, expression: &mut String) -> Option<()> {
+    let is_negated = rest.next_if(|it| matches!(it, '!' | '^')).is_some();
+    let mut members = String::new();
+    loop {
+        let first = member(rest)?;
+        literal(first, &mut members);
+        if rest.next_if_eq(&'-').is_some() {
+            members.push('-');
+            literal(member(rest)?, &mut members);
+        }
+        if rest.next_if_eq(&']').is_some() {
+            break;
+        }
+    }
+    // A class does not match a slash, whatever is in it.
+    let class = match is_negated {
+        true => format!("[^/{members}]"),
+        false => format!("[[{members}]&&[^/]]"),
+    };
+    expression.push_str(&class);
+    Some(())
+}
+
+/// A character of a class.
+fn member(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
+    match rest.next()? {
+        '\\' => rest.next(),
+        ']' | '-' => None,
+        other => Some(other),
+    }
+}
+
+fn literal(it: char, expression: &mut String) {
+    expression.push_str(&regex::escape(it.encode_utf8(&mut [0; 4])));
 }
 
 /// A path without `.`, `..`, and doubled slashes; none if it climbs over its start.
@@ -149,9 +254,17 @@ mod tests {
             ("{,.}a", &["a", ".a"]),
             ("d/{e/,}a{,.b}", &["d/a", "d/e/a"]),
             ("{d,x}/{a,*/a}", &["d/a", "d/e/a"]),
-            ("d/?", &["d/a"]),
+            ("d/?", &["d/a", "d/é"]),
+            ("d/??", &["d/.a"]),
             ("[a-c]", &["a"]),
-            ("d/??", &["d/.a", "d/é"]),
+            ("d/[é-ê]", &["d/é"]),
+            ("d/[\\^a\\]]", &["d/a"]),
+            ("d[!x]a", &[]),
+            ("d[./]a", &[]),
+            ("d/{a,.{a,b}}", &["d/a", "d/.a"]),
+            ("x{,[[]1[\\]]}", &["x[1]"]),
+            ("{a,**/a.b}", &["a", "d/e/f/a.b"]),
+            ("d/***", &["d/a", "d/.a", "d/é"]),
             ("d/[!.]*", &["d/a", "d/é"]),
             ("d/[^.]*", &["d/a", "d/é"]),
             ("x\\[1\\]", &["x[1]"]),
@@ -191,7 +304,31 @@ mod tests {
         for pattern in ["../x", "a/../../x", "../*", "*/../x", "{a,..}/x"] {
             assert!(Pattern::parse(pattern).is_err(), "{pattern}");
         }
-        assert!(Pattern::parse("a[").is_err());
+        for pattern in ["a[", "[]", "[a-]", "[z-a]", "{a", "*}", "a\\", "[!]", &"{".repeat(9999)] {
+            let err = Pattern::parse(pattern).unwrap_err();
+            assert!(matches!(err, ArtifactsError::Pattern { .. }), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_means_files_by_their_path_below_the_root_or_by_their_full_path() {
+        for (pattern, want) in [
+            ("d/x", true),
+            ("./d//x", true),
+            ("d", false),
+            ("x", false),
+            ("d/*", true),
+            ("*", false),
+            ("**/x", true),
+            ("**/d/**/*", true),
+            ("**/.*/**/*", false),
+            ("/src/d/x", true),
+            ("/src/**", true),
+            ("/d/x", false),
+        ] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(pattern.matches(Path::new("d/x"), Path::new("/src/d/x")), want);
+        }
     }
 
     #[test]

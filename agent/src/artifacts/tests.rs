@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::Read as _,
+    io::{Read as _, Write as _},
     os::unix::fs::{PermissionsExt, symlink},
 };
 
@@ -46,8 +46,8 @@ impl Case {
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<Packed, ArtifactsError> {
         let (source, destination) = (self.source(), self.destination.clone());
-        let modified = Some(1_705_313_472);
-        let mut artifacts = LocalArtifacts { source, destination, packaging, modified };
+        let artifacts = LocalArtifacts::new(source, destination, packaging);
+        let mut artifacts = artifacts.with_modified(Some(1_705_313_472));
         artifacts.package(selection, &mut || None, emit)
     }
 
@@ -304,6 +304,7 @@ fn links_are_followed_to_files_and_not_to_folders() {
         expect![[r#"
             BaseDirectoryWanted(".")
             BaseDirectoryFound(".")
+            FileSkipped { path: "PLACE/src/dangling", reason: DanglingLink }
             PatternMatched { pattern: "**/*", literal: false, files: 2 }
             PatternMatched { pattern: "*/*", literal: false, files: 1 }
             FilesFound(2)
@@ -481,7 +482,7 @@ fn nothing_is_visible_before_it_is_whole() {
             (left < 0).then_some(2)
         };
         let (source, destination) = (case.source(), case.destination.clone());
-        let mut artifacts = LocalArtifacts { source, destination, packaging, modified: None };
+        let mut artifacts = LocalArtifacts::new(source, destination, packaging);
         let err = artifacts.package(&selection(&["*"]), &mut stopped, &mut |_| {}).unwrap_err();
         assert!(matches!(err, ArtifactsError::Stopped { signal: 2 }), "{err}");
         assert_eq!(fs::read_dir(&case.destination).unwrap().count(), 0);
@@ -504,14 +505,332 @@ fn variables_of_patterns_are_asked_for_once() {
         files: vec!["$A/${B}".to_owned(), "$B*".to_owned()],
         base_directory: Some("${C}".to_owned()),
         name: Some("n-$A".to_owned()),
-        ..buildspec::Artifacts::default()
+        exclude_paths: vec!["$D/*".to_owned()],
+        s3_prefix: Some("p/${A}".to_owned()),
+        enable_symlinks: true,
+        discard_paths: true,
     };
-    assert_eq!(Selection::words(&artifacts), ["n-$A", "${A}", "${B}", "${C}"]);
-    let values = ["n-1", "1", "2", "3"].map(OsString::from);
+    assert_eq!(Selection::words(&artifacts), ["n-$A", "${A}", "${B}", "${C}", "${D}"]);
+    let values = ["n-1", "1", "2", "3", "4"].map(OsString::from);
     let selection = Selection::new(&artifacts, &values);
     assert_eq!(selection.files, ["1/2", "2*"]);
     assert_eq!(selection.base_directory.as_deref(), Some("3"));
     assert_eq!(selection.name.as_deref(), Some("n-1"));
+    assert_eq!(selection.exclude_paths, ["4/*"]);
+    assert_eq!(selection.s3_prefix.as_deref(), Some("p/1"));
+    assert!(selection.enable_symlinks && selection.discard_paths);
+}
+
+#[test]
+fn what_exclude_paths_mean_is_left_out() {
+    let files =
+        ["a", ".git/config", ".env", "d/.env", "d/x.tmp", "d/y", "node_modules/m/i.js", "x.tmp"];
+    let case = Case::new(&files);
+    let outside = case.place.path().join("outside.tmp");
+    fs::write(&outside, "").unwrap();
+    let absolute = outside.display().to_string();
+    for (exclude, want) in [
+        (&["**/.*"][..], ".git/config a d/x.tmp d/y node_modules/m/i.js outside x.tmp"),
+        // The folder of this test has a dot, too.
+        (&["**/.*", "**/.*/**/*"], "a d/x.tmp d/y node_modules/m/i.js x.tmp"),
+        (&["**/node_modules/**/*", ".git/**"], ".env a d/.env d/x.tmp d/y outside x.tmp"),
+        (&["*.tmp"], ".env .git/config a d/.env d/x.tmp d/y node_modules/m/i.js outside"),
+        (&["**/*.tmp"], ".env .git/config a d/.env d/y node_modules/m/i.js"),
+        (&["d", "a"], ".env .git/config d/.env d/x.tmp d/y node_modules/m/i.js outside x.tmp"),
+        (&["**/*.tmp", "{d,node_modules}/**", ".*", ".git/*"], "a"),
+        (&[&absolute, "?*/**"], ".env a x.tmp"),
+    ] {
+        let exclude_paths = exclude.iter().map(|it| (*it).to_owned()).collect();
+        let selection = Selection { exclude_paths, ..selection(&["**/*", &absolute]) };
+        let (source, excluded) = (&case.source(), &[case.destination.as_path()]);
+        let collection = Collection { source, excluded, packaging: Packaging::Folder };
+        let found = collection.find(&selection, &mut |_| {}).unwrap();
+        let name = |it: &Artifact| match it.path == outside {
+            true => "outside".to_owned(),
+            false => it.name.display().to_string(),
+        };
+        let mut found: Vec<String> = found.iter().map(name).collect();
+        found.sort();
+        assert_eq!(found.join(" "), want, "without {exclude:?}");
+    }
+    let nothing = Selection { exclude_paths: vec!["**".into()], ..selection(&["a", "d/*"]) };
+    let err = case.package(&nothing, Packaging::Zip, &mut |_| {}).unwrap_err();
+    assert!(matches!(err, ArtifactsError::NoFiles));
+    let climbing = Selection { exclude_paths: vec!["../x".into()], ..selection(&["a"]) };
+    let err = case.package(&climbing, Packaging::Zip, &mut |_| {}).unwrap_err();
+    assert!(matches!(err, ArtifactsError::Escapes { .. }));
+}
+
+#[test]
+fn exclude_paths_and_links_are_relative_to_the_base_directory() {
+    let case = Case::new(&["out/a", "out/skip/b", "skip/c"]);
+    symlink("../skip/c", case.source().join("out/link")).unwrap();
+    let selection = Selection {
+        base_directory: Some("out".to_owned()),
+        exclude_paths: vec!["skip/*".to_owned()],
+        enable_symlinks: true,
+        ..selection(&["**/*"])
+    };
+    check(
+        &case,
+        &selection,
+        Packaging::Zip,
+        expect![[r#"
+            BaseDirectoryWanted("out")
+            BaseDirectoryFound("out")
+            PatternMatched { pattern: "**/*", literal: false, files: 3 }
+            FilesFound(2)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out/artifacts.zip"), files: 2, bytes: 11 })
+            100644 2024-01-15 10:11:12 a: out/a
+            100644 2024-01-15 10:11:12 link: skip/c
+        "#]],
+    );
+}
+
+#[test]
+fn links_stay_links_in_a_zip_file_if_they_lead_to_where_the_others_are() {
+    let case = Case::new(&["d/real", "d/e/x"]);
+    fs::write(case.place.path().join("outside"), "outside").unwrap();
+    let source = case.source();
+    for (target, link) in [
+        ("real", "d/beside"),
+        ("../d/real", "d/up"),
+        ("../real", "d/e/up"),
+        ("d/e", "folder"),
+        ("beside", "d/twice"),
+        ("../src/d/real", "around"),
+        ("../outside", "out-of-it"),
+        (source.join("d/real").to_str().unwrap(), "absolute"),
+        ("nowhere", "dangling"),
+        ("itself", "itself"),
+        ("../out-of-it", "d/out-in-the-end"),
+        ("..", "parent"),
+    ] {
+        symlink(target, source.join(link)).unwrap();
+    }
+    let with_links = Selection { enable_symlinks: true, ..selection(&["**/*", "dangling"]) };
+    check(
+        &case,
+        &with_links,
+        Packaging::Zip,
+        expect![[r#"
+            BaseDirectoryWanted(".")
+            BaseDirectoryFound(".")
+            FileSkipped { path: "PLACE/src/dangling", reason: DanglingLink }
+            FileSkipped { path: "PLACE/src/itself", reason: DanglingLink }
+            PatternMatched { pattern: "**/*", literal: false, files: 11 }
+            FileSkipped { path: "PLACE/src/dangling", reason: DanglingLink }
+            PatternMatched { pattern: "dangling", literal: true, files: 0 }
+            FilesFound(11)
+            ArtifactsWritten(Packed { identifier: None, location: Local("PLACE/out/artifacts.zip"), files: 11, bytes: 66 })
+            100644 2024-01-15 10:11:12 absolute: d/real
+            100644 2024-01-15 10:11:12 around: d/real
+            120777 2024-01-15 10:11:12 d/beside: real
+            120777 2024-01-15 10:11:12 d/e/up: ../real
+            100644 2024-01-15 10:11:12 d/e/x: d/e/x
+            100644 2024-01-15 10:11:12 d/out-in-the-end: outside
+            100644 2024-01-15 10:11:12 d/real: d/real
+            120777 2024-01-15 10:11:12 d/twice: beside
+            120777 2024-01-15 10:11:12 d/up: ../d/real
+            120777 2024-01-15 10:11:12 folder: d/e
+            100644 2024-01-15 10:11:12 out-of-it: outside
+        "#]],
+    );
+    let case = Case { destination: case.place.path().join("out2"), ..case };
+    let flat = Selection { discard_paths: true, ..with_links };
+    let zip = case.play(&flat, Packaging::Zip);
+    assert!(!zip.contains("\n120"), "links would lead nowhere: {zip}");
+    let case = Case { destination: case.place.path().join("out3"), ..case };
+    let folder = Selection { discard_paths: false, ..flat };
+    case.play(&folder, Packaging::Folder);
+    let copy = fs::symlink_metadata(case.destination.join("d/beside")).unwrap();
+    assert!(copy.is_file(), "a folder has no links");
+    assert!(!case.destination.join("folder").exists());
+}
+
+#[test]
+fn someone_chooses_which_of_two_files_is_kept() {
+    let case = Case::new(&["a/x", "b/x", "c/x"]);
+    let with = |collision| Selection { discard_paths: true, collision, ..selection(&["**/*"]) };
+    for (collision, want) in [
+        (Collision::Last, "c/x"),
+        (Collision::First, "a/x"),
+        (Collision::Error, "`SRC/a/x` and `SRC/b/x` cannot both be kept: both would be called `x`"),
+    ] {
+        let mut told = Vec::new();
+        let result = case.package(&with(collision), Packaging::Folder, &mut |event| {
+            if let Event::NameCollision { kept, dropped, .. } = event {
+                told.push((kept.to_owned(), dropped.to_owned()));
+            }
+        });
+        let seen = match result {
+            Ok(_) => fs::read_to_string(case.destination.join("x")).unwrap(),
+            Err(err) => err.to_string().replace(case.source().to_str().unwrap(), "SRC"),
+        };
+        assert_eq!(seen, want);
+        let path = |name: &str| case.source().join(name);
+        let want = match collision {
+            Collision::Last => vec![(path("b/x"), path("a/x")), (path("c/x"), path("b/x"))],
+            Collision::First => vec![(path("a/x"), path("b/x")), (path("a/x"), path("c/x"))],
+            Collision::Error => Vec::new(),
+        };
+        assert_eq!(told, want);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_told_and_not_read() {
+    let case = Case::new(&["a"]);
+    let pipe = case.source().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    symlink("pipe", case.source().join("to-pipe")).unwrap();
+    symlink("/dev/zero", case.source().join("zero")).unwrap();
+    for packaging in [Packaging::Folder, Packaging::Zip] {
+        for patterns in [&["**/*"][..], &["a", "pipe", "to-pipe", "zero"]] {
+            let mut told = Vec::new();
+            let packed = case.package(&selection(patterns), packaging, &mut |event| {
+                if let Event::FileSkipped { path, reason: Skipped::NotAFile } = event {
+                    told.push(path.file_name().unwrap().to_owned());
+                }
+            });
+            told.sort();
+            assert_eq!(
+                (packed.unwrap().files, told),
+                (1, vec!["pipe".into(), "to-pipe".into(), "zero".into()])
+            );
+        }
+    }
+}
+
+/// Something that a build does to a file.
+type Change<'a> = &'a dyn Fn(&Path);
+
+#[test]
+fn a_file_that_goes_or_changes_is_named_and_nothing_is_left() {
+    for packaging in [Packaging::Folder, Packaging::Zip] {
+        let changes: [(&str, Change<'_>); 3] = [
+            ("goes", &|path| fs::remove_file(path).unwrap()),
+            ("becomes a pipe", &|path| {
+                fs::remove_file(path).unwrap();
+                let made = std::process::Command::new("mkfifo").arg(path).status();
+                assert!(made.unwrap().success());
+            }),
+            ("becomes a folder", &|path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            }),
+        ];
+        for (change, make) in changes {
+            let case = Case::new(&["a", "b"]);
+            let path = case.source().join("b");
+            let err = case.package(&selection(&["*"]), packaging, &mut |event| {
+                if matches!(event, Event::FilesFound(_)) {
+                    make(&path);
+                }
+            });
+            let err = err.unwrap_err();
+            assert!(err.to_string().contains(path.to_str().unwrap()), "{change}: {err}");
+            assert!(!err.is_of_the_machine(), "{change}: {err}");
+            assert_eq!(fs::read_dir(&case.destination).unwrap().count(), 0, "{change}");
+        }
+        let case = Case::new(&["a", "log"]);
+        let log = case.source().join("log");
+        let mut stopped = || {
+            fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(b"more").unwrap();
+            None
+        };
+        let mut artifacts = LocalArtifacts::new(case.source(), case.destination.clone(), packaging);
+        let err = artifacts.package(&selection(&["log"]), &mut stopped, &mut |_| {}).unwrap_err();
+        assert!(matches!(err, ArtifactsError::Changed { .. }), "{err}");
+        assert_eq!(fs::read_dir(&case.destination).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn secondary_artifacts_have_their_identifier_for_a_name() {
+    for (identifier, name, packaging, want) in [
+        (Some("site"), None, Packaging::Folder, "site"),
+        (Some("site"), None, Packaging::Zip, "site.zip"),
+        (Some("site"), Some(" "), Packaging::Zip, "site.zip"),
+        (Some("site"), Some("web-7"), Packaging::Folder, "web-7"),
+        (Some("site"), Some("web-7"), Packaging::Zip, "web-7.zip"),
+        (Some("a/../../b"), None, Packaging::Zip, "error"),
+    ] {
+        let case = Case::new(&["a"]);
+        let (identifier, name) = (identifier.map(str::to_owned), name.map(str::to_owned));
+        let selection = Selection { identifier: identifier.clone(), name, ..selection(&["a"]) };
+        match case.package(&selection, packaging, &mut |_| {}) {
+            Ok(packed) => {
+                assert_eq!(local(&packed), case.destination.join(want));
+                assert_eq!(packed.identifier, identifier);
+            }
+            Err(err) => assert_eq!(want, "error", "{err}"),
+        }
+    }
+}
+
+#[test]
+fn no_two_artifacts_have_the_same_place() {
+    let called = |identifier: Option<&str>, name: Option<&str>, files: &[&str]| Selection {
+        identifier: identifier.map(str::to_owned),
+        name: name.map(str::to_owned),
+        ..selection(files)
+    };
+    for (first, second, packaging, want) in [
+        (called(None, None, &["a"]), called(Some("s"), None, &["a"]), Packaging::Folder, None),
+        (called(None, None, &["a"]), called(Some("s"), None, &["a"]), Packaging::Zip, None),
+        (called(None, Some("s"), &["a"]), called(Some("s"), None, &["b"]), Packaging::Folder, None),
+        (
+            called(None, Some("s"), &["a"]),
+            called(Some("s"), None, &["b"]),
+            Packaging::Zip,
+            Some("s.zip"),
+        ),
+        (
+            called(None, None, &["s/a"]),
+            called(Some("s"), None, &["a"]),
+            Packaging::Folder,
+            Some("s/a"),
+        ),
+        (
+            called(None, None, &["s/b"]),
+            called(Some("s"), None, &["b"]),
+            Packaging::Folder,
+            Some("s/b"),
+        ),
+        (called(Some("a"), None, &["b"]), called(None, None, &["a"]), Packaging::Folder, Some("a")),
+        (
+            called(None, None, &["a"]),
+            called(Some("a"), None, &["b"]),
+            Packaging::Folder,
+            Some("a/b"),
+        ),
+    ] {
+        let case = Case::new(&["a", "b", "s/a", "s/b"]);
+        let (source, destination) = (case.source(), case.destination.clone());
+        let mut artifacts = LocalArtifacts::new(source, destination, packaging);
+        artifacts.package(&first, &mut || None, &mut |_| {}).unwrap();
+        let result = artifacts.package(&second, &mut || None, &mut |_| {});
+        let taken = match &result {
+            Ok(_) => None,
+            Err(ArtifactsError::Taken { path }) => path.strip_prefix(&case.destination).ok(),
+            Err(err) => panic!("{err}"),
+        };
+        assert_eq!(taken, want.map(Path::new), "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn names_that_zip_files_cannot_have_are_told() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let case = Case::new(&["a"]);
+    let name = OsString::from_vec(b"b\xff".to_vec());
+    fs::write(case.source().join(&name), "").unwrap();
+    let err = case.package(&selection(&["*"]), Packaging::Zip, &mut |_| {}).unwrap_err();
+    assert!(matches!(err, ArtifactsError::NotUtf8 { .. }), "{err}");
+    assert_eq!(fs::read_dir(&case.destination).unwrap().count(), 0);
+    case.package(&selection(&["*"]), Packaging::Folder, &mut |_| {}).unwrap();
+    assert!(case.destination.join(name).exists());
 }
 
 /// Where artifacts are that are on this machine.

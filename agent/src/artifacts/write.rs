@@ -5,22 +5,22 @@
 
 use std::{
     fs::{self, File, FileTimes, Permissions},
-    io::{self, BufWriter, Read, Seek, Write},
+    io::{self, BufWriter, Seek, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
-use zip::{CompressionMethod, DateTime, ZipWriter, write::FullFileOptions};
+use zip::{CompressionMethod, DateTime, ZipWriter, result::ZipError, write::FullFileOptions};
 
 use crate::{
-    artifacts::{ArtifactsError, Source},
+    artifacts::{Artifact, ArtifactsError, Content},
     temporary,
 };
 
 /// What to write.
 pub(super) struct Job<'a> {
-    pub(super) files: &'a [Source],
+    pub(super) artifacts: &'a [Artifact],
     /// The folder for all artifacts.
     pub(super) destination: &'a Path,
     /// The folder or the zip file for these.
@@ -33,8 +33,8 @@ pub(super) struct Job<'a> {
 /// How much is copied between two looks at `stopped`.
 const CHUNK: usize = 128 * 1024;
 
-/// Above this size, a file needs the 64-bit fields of zip; a little less than they do, since
-/// compression may add some bytes.
+/// From this size on, a file gets the 64-bit fields of zip; a little less than those of 32 bits
+/// could hold, since compression may add some bytes.
 const LARGE: u64 = 0xFFF0_0000;
 
 impl Job<'_> {
@@ -45,9 +45,9 @@ impl Job<'_> {
         create_folder(&staged.path)?;
         let mut bytes = 0;
         let mut copied = Vec::new();
-        for Source { name, path } in self.files {
+        for Artifact { name, path, .. } in self.artifacts {
             if is_same_file(path, &self.target.join(name)) {
-                bytes += self.open(path)?.1.size;
+                bytes += Content::open(path)?.size();
                 continue;
             }
             let copy = staged.path.join(name);
@@ -71,98 +71,125 @@ impl Job<'_> {
     /// Writes a zip file; replaces one that is there.
     pub(super) fn write_zip(&mut self) -> Result<u64, ArtifactsError> {
         let staged = Staged::new(self.destination)?;
-        let failed = |source| write_error(&staged.path, source);
-        let file = File::create(&staged.path).map_err(failed)?;
-        let mut zip = ZipWriter::new(BufWriter::new(file));
-        let mut bytes = 0;
-        for source in self.files {
-            bytes += self.add_to_zip(source, &mut zip, &staged.path)?;
-        }
-        let file = zip.finish().map_err(|err| failed(err.into()))?;
-        file.into_inner().map_err(|err| failed(err.into_error()))?;
+        let file = File::create(&staged.path).map_err(|it| write_error(&staged.path, it))?;
+        let bytes =
+            write_zip(self.artifacts, self.modified, &file, &staged.path, &mut *self.stopped)?;
         create_parent(self.target)?;
         rename(&staged.path, self.target)?;
         Ok(bytes)
     }
 
     fn copy_file(&mut self, from: &Path, to: &Path) -> Result<u64, ArtifactsError> {
-        let (mut input, properties) = self.open(from)?;
+        let mut content = Content::open(from)?;
         let failed = |source| write_error(to, source);
         let mut output = File::create(to).map_err(failed)?;
-        let count = self.copy(&mut input, from, &mut output, to)?;
-        let modified = UNIX_EPOCH + Duration::from_secs(properties.modified);
+        let count = copy(&mut content, &mut output, to, self.stopped)?;
+        let modified = self.modified.unwrap_or_else(|| content.modified());
+        let modified = UNIX_EPOCH + Duration::from_secs(modified);
         output.set_times(FileTimes::new().set_modified(modified)).map_err(failed)?;
-        output.set_permissions(Permissions::from_mode(properties.mode)).map_err(failed)?;
+        output.set_permissions(Permissions::from_mode(content.mode())).map_err(failed)?;
         Ok(count)
-    }
-
-    fn add_to_zip(
-        &mut self,
-        Source { name, path }: &Source,
-        zip: &mut ZipWriter<impl Write + Seek>,
-        target: &Path,
-    ) -> Result<u64, ArtifactsError> {
-        let Some(name) = name.to_str() else {
-            return Err(ArtifactsError::NotUtf8 { path: path.clone() });
-        };
-        let (mut input, properties) = self.open(path)?;
-        let failed = |err: zip::result::ZipError| write_error(target, err.into());
-        let options = FullFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .unix_permissions(properties.mode)
-            .large_file(properties.size >= LARGE)
-            .last_modified_time(dos_time(properties.modified))
-            .with_extended_timestamp(u32::try_from(properties.modified).ok(), None, None)
-            .map_err(failed)?;
-        zip.start_file(name, options).map_err(failed)?;
-        self.copy(&mut input, path, zip, target)
-    }
-
-    fn open(&self, path: &Path) -> Result<(File, Properties), ArtifactsError> {
-        let failed = |source| ArtifactsError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        let own = metadata.modified().map_err(failed)?;
-        let properties = Properties {
-            mode: metadata.permissions().mode() & 0o777,
-            size: metadata.len(),
-            modified: self.modified.unwrap_or_else(|| seconds(own)),
-        };
-        Ok((file, properties))
-    }
-
-    /// Copies what is in `input`, and counts it.
-    fn copy(
-        &mut self,
-        input: &mut impl Read,
-        from: &Path,
-        output: &mut impl Write,
-        to: &Path,
-    ) -> Result<u64, ArtifactsError> {
-        let mut buffer = vec![0; CHUNK];
-        let mut bytes = 0;
-        loop {
-            if let Some(signal) = (self.stopped)() {
-                return Err(ArtifactsError::Stopped { signal });
-            }
-            let count = match input.read(&mut buffer) {
-                Ok(0) => return Ok(bytes),
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
-                count => count
-                    .map_err(|source| ArtifactsError::Read { path: from.to_owned(), source })?,
-            };
-            output.write_all(&buffer[..count]).map_err(|source| write_error(to, source))?;
-            bytes += count as u64;
-        }
     }
 }
 
-/// What an artifact keeps of a file, besides its content.
-struct Properties {
-    mode: u32,
-    size: u64,
-    /// In seconds since 1970.
-    modified: u64,
+/// Writes a zip file with these artifacts to `out`, which errors call `path`, and counts their
+/// bytes. `modified` is the time that every file gets instead of its own, in seconds since 1970;
+/// `stopped` tells the signal with which someone asked to stop.
+pub fn write_zip(
+    artifacts: &[Artifact],
+    modified: Option<u64>,
+    out: impl Write + Seek,
+    path: &Path,
+    stopped: &mut dyn FnMut() -> Option<i32>,
+) -> Result<u64, ArtifactsError> {
+    let failed = |source| write_error(path, source);
+    let mut zip = ZipWriter::new(BufWriter::new(out));
+    let mut bytes = 0;
+    for artifact in artifacts {
+        let Some(name) = artifact.name.to_str() else {
+            return Err(ArtifactsError::NotUtf8 { path: artifact.path.clone() });
+        };
+        bytes += match &artifact.link {
+            Some(target) => add_link(artifact, name, target, modified, &mut zip, path)?,
+            None => add_file(artifact, name, modified, &mut zip, path, stopped)?,
+        };
+    }
+    let out = zip.finish().map_err(|err| failed(err.into()))?;
+    out.into_inner().map_err(|err| failed(err.into_error()))?;
+    Ok(bytes)
+}
+
+fn add_file(
+    artifact: &Artifact,
+    name: &str,
+    modified: Option<u64>,
+    zip: &mut ZipWriter<impl Write + Seek>,
+    out: &Path,
+    stopped: &mut dyn FnMut() -> Option<i32>,
+) -> Result<u64, ArtifactsError> {
+    let failed = |err: ZipError| write_error(out, err.into());
+    let mut content = Content::open(&artifact.path)?;
+    let options = options(modified.unwrap_or_else(|| content.modified()))
+        .map_err(failed)?
+        .compression_method(CompressionMethod::Deflated)
+        .unix_permissions(content.mode())
+        .large_file(content.size() >= LARGE);
+    zip.start_file(name, options).map_err(failed)?;
+    copy(&mut content, zip, out, stopped)
+}
+
+fn add_link(
+    artifact: &Artifact,
+    name: &str,
+    target: &Path,
+    modified: Option<u64>,
+    zip: &mut ZipWriter<impl Write + Seek>,
+    out: &Path,
+) -> Result<u64, ArtifactsError> {
+    let failed = |err: ZipError| write_error(out, err.into());
+    let Some(target) = target.to_str() else {
+        return Err(ArtifactsError::NotUtf8 { path: artifact.path.clone() });
+    };
+    let own = || fs::symlink_metadata(&artifact.path).map_or(0, |it| it.mtime());
+    let modified = modified.unwrap_or_else(|| u64::try_from(own()).unwrap_or(0));
+    let options = options(modified).map_err(failed)?;
+    zip.add_symlink(name, target, options).map_err(failed)?;
+    Ok(target.len() as u64)
+}
+
+/// What all entries of a zip file have.
+fn options(modified: u64) -> Result<FullFileOptions<'static, 'static>, ZipError> {
+    FullFileOptions::default().last_modified_time(dos_time(modified)).with_extended_timestamp(
+        u32::try_from(modified).ok(),
+        None,
+        None,
+    )
+}
+
+/// Copies a file, and counts its bytes.
+fn copy(
+    content: &mut Content,
+    output: &mut impl Write,
+    to: &Path,
+    stopped: &mut dyn FnMut() -> Option<i32>,
+) -> Result<u64, ArtifactsError> {
+    let mut buffer = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        if let Some(signal) = stopped() {
+            return Err(ArtifactsError::Stopped { signal });
+        }
+        let count = content.read(&mut buffer)?;
+        bytes += count as u64;
+        if count == 0 || bytes > content.size() {
+            // One that grows may have no end, and must not outgrow the fields of its entry.
+            content.check_unchanged()?;
+        }
+        if count == 0 {
+            return Ok(bytes);
+        }
+        output.write_all(&buffer[..count]).map_err(|source| write_error(to, source))?;
+    }
 }
 
 /// A file or folder that nobody sees yet; it goes when this value goes, unless it was renamed.
@@ -228,11 +255,6 @@ fn rename(from: &Path, to: &Path) -> Result<(), ArtifactsError> {
 
 fn write_error(path: &Path, source: io::Error) -> ArtifactsError {
     ArtifactsError::Write { path: path.to_owned(), source }
-}
-
-/// Whole seconds since 1970; what is earlier is then.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs())
 }
 
 /// A time as zip has it: in UTC, every other second of the years from 1980 to 2107.
