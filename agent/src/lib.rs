@@ -3,6 +3,7 @@
 //! Read in this order:
 //! - [`buildspec`]: the bytes of a file to a checked value, or everything that is wrong with it;
 //!   on the way, `yaml` (a tree with places) and [`source`] (what a place is).
+//! - [`check`]: what can be known of such a file without running it.
 //! - [`phase`]: the parts of a build, and which one comes after which.
 //! - [`choice`]: what AWS leaves open, and what is chosen.
 //! - [`secret`]: values that nobody must see, the port for them, and the masking of output.
@@ -27,6 +28,7 @@
 
 pub mod artifacts;
 pub mod buildspec;
+pub mod check;
 pub mod choice;
 pub mod environment;
 pub mod event;

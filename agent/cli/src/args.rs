@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap_complete::Shell;
 
+pub(crate) mod check;
 pub(crate) mod deploy;
 
 /// From a commit to running containers: runs CodeBuild buildspecs, builds images, deploys to ECS
@@ -16,6 +17,7 @@ pub(crate) mod deploy;
     disable_help_subcommand = true,
     after_help = "Examples:
   rbuild run                                  run ./buildspec.yml as CodeBuild does
+  rbuild check                                say what is wrong with it
   rbuild image build -t shop:1 .              build an image, no daemon, no privilege
   rbuild image push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1
   rbuild deploy render --image IMAGE1_NAME=REPO@sha256:… -o out
@@ -54,6 +56,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a buildspec as CodeBuild does
     Run(Run),
+    /// Say what is wrong with buildspecs, without running them
+    Check(check::Check),
+    /// Print the JSON Schema of buildspecs, or of events
+    Schema(check::Schema),
     /// Build, list, carry and remove container images
     #[command(subcommand)]
     Image(Image),

@@ -38,9 +38,11 @@ pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     print_data(format!("{line}\n"))
 }
 
-/// Shows what went wrong.
+/// Shows what went wrong, unless that was done.
 pub(crate) fn print_error(failure: &Failure) {
-    say(&failure.to_string());
+    if !failure.is_told() {
+        say(&failure.to_string());
+    }
 }
 
 /// Shows something that is not wrong, but may be.

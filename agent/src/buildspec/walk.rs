@@ -42,20 +42,20 @@ const ARTIFACTS: Section = Section {
     refused: &["exclude-paths", "enable-symlinks", "s3-prefix", "secondary-artifacts"],
 };
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Buildspec, Vec<Problem>> {
-    let root = yaml::parse(bytes).map_err(|err| {
-        let place = err.place();
-        vec![Fault::Yaml(err).problem(place)]
-    })?;
+pub(super) fn inspect(bytes: &[u8]) -> (Buildspec, Vec<Problem>) {
+    let root = match yaml::parse(bytes) {
+        Ok(root) => root,
+        Err(err) => {
+            let place = err.place();
+            return (Buildspec::default(), vec![Fault::Yaml(err).problem(place)]);
+        }
+    };
     let mut walk = Walk::default();
     walk.root(root);
-    if walk.problems.is_empty() {
-        return Ok(walk.spec);
-    }
     walk.problems.sort();
     // What is wrong in an anchored part is wrong wherever it is used.
     walk.problems.dedup();
-    Err(walk.problems)
+    (walk.spec, walk.problems)
 }
 
 #[derive(Default)]

@@ -109,7 +109,7 @@ fn source_folder(args: &Run) -> Result<PathBuf, Failure> {
 }
 
 /// The most bytes of a buildspec; those of real teams have some thousands.
-const LARGEST_BUILDSPEC: u64 = 2_000_000;
+pub(super) const LARGEST_BUILDSPEC: u64 = 2_000_000;
 /// The most problems of one file that are shown.
 const MOST_PROBLEMS: usize = 20;
 
