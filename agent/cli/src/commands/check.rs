@@ -97,10 +97,14 @@ fn looked_at(file: String, bytes: &[u8], args: &Check) -> Report {
 }
 
 fn ask_shellcheck(file: &str, checked: &mut Checked, args: &Check) {
-    match shellcheck::look(&checked.scripts) {
-        Ok(findings) => findings.into_iter().for_each(|it| checked.add(it)),
-        Err(shellcheck::Unlooked::Absent) if !args.verbose => {}
-        Err(why) => console::say(&format!("note: {file}: {why}")),
+    let shellcheck::Look { findings, unlooked } = shellcheck::look(&checked.scripts);
+    for finding in findings {
+        checked.add(finding);
+    }
+    match unlooked {
+        None => {}
+        Some(shellcheck::Unlooked::Absent) if !args.verbose => {}
+        Some(why) => console::say(&format!("note: {file}: {why}")),
     }
 }
 

@@ -7,7 +7,6 @@
 //! reads no settings that came with the source.
 
 use std::{
-    collections::HashSet,
     fmt, fs, io,
     io::Read as _,
     os::unix::fs::DirBuilderExt as _,
@@ -57,14 +56,14 @@ const EXCLUDED: &[(u32, &str)] = &[
 const IN_BLOCKS: &[u32] = &[2103, 2164];
 
 /// What is usual, and does no harm most of the time.
-const USUAL: &[u32] = &[2155];
+const USUAL: &[u32] = &[2046, 2155];
 
 /// How long it may take for one file.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The most that it may answer, in bytes.
 const LARGEST_ANSWER: u64 = 50_000_000;
 /// The most commands of one file that it is asked about.
-const MOST: usize = 20_000;
+const MOST: usize = 1000;
 /// The most findings of one file that are taken.
 const MOST_FINDINGS: usize = 2_000;
 
@@ -77,6 +76,16 @@ pub(super) enum Unlooked {
     TooLong,
     /// It could not be asked, or its answer makes no sense.
     Broken(String),
+    /// There are more commands than it is asked about.
+    TooMany,
+}
+
+/// What it said.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) findings: Vec<Finding>,
+    /// Why that is not all.
+    pub(super) unlooked: Option<Unlooked>,
 }
 
 impl fmt::Display for Unlooked {
@@ -89,15 +98,23 @@ impl fmt::Display for Unlooked {
                 write!(f, "shellcheck took more than {} s, and was ended", PATIENCE.as_secs())
             }
             Self::Broken(why) => write!(f, "shellcheck could not be asked: {why}"),
+            Self::TooMany => write!(f, "shellcheck looked at the first {MOST} commands only"),
         }
     }
 }
 
 /// Asks about all commands at once.
-pub(super) fn look(scripts: &[Script]) -> Result<Vec<Finding>, Unlooked> {
-    let mut seen = HashSet::new();
-    let distinct = scripts.iter().filter(|it| !it.text.is_empty() && seen.insert(&it.text));
-    let scripts: Vec<&Script> = distinct.take(MOST).collect();
+pub(super) fn look(scripts: &[Script]) -> Look {
+    let is_command = |it: &&Script| !it.text.is_empty();
+    let asked: Vec<&Script> = scripts.iter().filter(is_command).take(MOST).collect();
+    let has_more = scripts.iter().filter(is_command).nth(MOST).is_some();
+    match found(&asked) {
+        Ok(findings) => Look { findings, unlooked: has_more.then_some(Unlooked::TooMany) },
+        Err(why) => Look { findings: Vec::new(), unlooked: Some(why) },
+    }
+}
+
+fn found(scripts: &[&Script]) -> Result<Vec<Finding>, Unlooked> {
     let Some(first) = scripts.first() else { return Ok(Vec::new()) };
     let folder = Folder::create().map_err(|err| Unlooked::Broken(err.to_string()))?;
     for (index, script) in scripts.iter().enumerate() {
@@ -105,7 +122,7 @@ pub(super) fn look(scripts: &[Script]) -> Result<Vec<Finding>, Unlooked> {
         written.map_err(|err| Unlooked::Broken(err.to_string()))?;
     }
     let answer = ask(&folder.0, dialect(first.shell), scripts.len())?;
-    findings(&answer, &scripts)
+    findings(&answer, scripts)
 }
 
 fn dialect(shell: ShellName) -> &'static str {
