@@ -42,7 +42,7 @@ pub struct Finding {
     pub place: Option<Place>,
     /// Behind its last character, if that is known.
     pub end: Option<Place>,
-    /// The name of the rule: one of [`rule::RULES`], or what another program calls its own.
+    /// The name of the rule: one of [`rule::all`], or what another program calls its own.
     pub rule: Cow<'static, str>,
     /// How bad it is; what has none is not told of unless someone asks for it.
     pub level: Option<Level>,

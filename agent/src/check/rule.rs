@@ -2,7 +2,7 @@
 //!
 //! **Architecture invariant:** the names are for people's files and scripts: none is ever renamed.
 
-use std::fmt;
+use std::{fmt, iter, sync::LazyLock};
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,21 +26,20 @@ pub struct Rule {
     pub about: &'static str,
 }
 
-/// What the parser refuses, and has no name of its own for.
-pub const BUILDSPEC: &str = "buildspec";
+/// What the parser refuses.
+pub(super) const BUILDSPEC: &str = "buildspec";
 /// What the program `shellcheck` finds; each of its findings has a name of its own, too.
 pub const SHELLCHECK: &str = "shellcheck";
 /// A file that cannot be read.
 pub const UNREADABLE: &str = "unreadable-file";
 
-/// All rules, by name.
-pub const RULES: &[Rule] = &[
+/// The rules that look at more than the parser does.
+const RULES: &[Rule] = &[
     rule(
         "bash-in-sh",
         Some(Level::Warning),
         "A command uses what bash has and `sh` does not, and `env.shell` does not ask for bash.",
     ),
-    rule(BUILDSPEC, Some(Level::Error), "The file is not a buildspec that can be run."),
     rule(
         "deprecated",
         Some(Level::Warning),
@@ -101,9 +100,25 @@ const fn rule(name: &'static str, level: Option<Level>, about: &'static str) -> 
     Rule { name, level, about }
 }
 
+/// All rules, by name.
+pub fn all() -> &'static [Rule] {
+    static ALL: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+        let mut all: Vec<Rule> = RULES.iter().copied().chain(of_parser()).collect();
+        all.sort_by_key(|it| it.name);
+        all
+    });
+    &ALL
+}
+
+/// What the parser refuses: no build runs then.
+pub(super) fn of_parser() -> impl Iterator<Item = Rule> {
+    let about = "The file is not a buildspec that can be run.";
+    iter::once(rule(BUILDSPEC, Some(Level::Error), about))
+}
+
 /// The rule of that name.
 pub fn named(name: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|it| it.name == name)
+    all().iter().find(|it| it.name == name)
 }
 
 /// Whether `name` is one of shellcheck's own, such as `SC2086`.
@@ -136,7 +151,8 @@ mod tests {
     #[test]
     fn rules_are_in_order_with_plain_names_and_one_sentence_each() {
         assert!(RULES.is_sorted_by_key(|it| it.name));
-        for rule in RULES {
+        assert!(all().windows(2).all(|it| it[0].name < it[1].name), "a name is there twice");
+        for rule in all() {
             let is_plain = |it: char| it.is_ascii_lowercase() || it == '-';
             assert!(rule.name.chars().all(is_plain), "{}", rule.name);
             assert!(rule.about.ends_with('.') && !rule.about.contains(". "), "{}", rule.about);

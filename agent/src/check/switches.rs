@@ -11,7 +11,7 @@ use crate::{
     buildspec::nearest,
     check::{
         Finding,
-        rule::{self, Level, RULES, SHELLCHECK},
+        rule::{self, Level, SHELLCHECK},
     },
 };
 
@@ -58,7 +58,7 @@ impl Switches {
             "warnings" => Subject::Warnings,
             name if is_known(name) => Subject::Rule(name.to_owned()),
             name => {
-                let names: Vec<&'static str> = RULES.iter().map(|it| it.name).collect();
+                let names: Vec<&'static str> = rule::all().iter().map(|it| it.name).collect();
                 let suggestion = nearest(name, &names);
                 return Err(SwitchError::Unknown { name: name.to_owned(), suggestion });
             }
@@ -174,7 +174,7 @@ mod tests {
             (&[("SC2086", Allow)], "SC2046", WARNING, WARNING),
             (&[("shellcheck", Allow)], "SC2086", Some(Level::Note), None),
             (&[("shellcheck", Allow), ("SC2086", Deny)], "SC2086", Some(Level::Note), ERROR),
-            (&[("buildspec", Allow)], "buildspec", ERROR, None),
+            (&[("unreadable-file", Allow)], "unreadable-file", ERROR, None),
         ] {
             assert_eq!(level(switches, rule, given), want, "for {switches:?}, {rule}");
         }

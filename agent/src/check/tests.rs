@@ -14,6 +14,15 @@ pub(super) fn found(rule: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
+/// Compares what the parser refuses.
+#[track_caller]
+pub(super) fn check_refused(text: &str, want: Expect) {
+    let mut findings: Vec<Finding> =
+        rule::of_parser().flat_map(|it| found(it.name, text)).collect();
+    findings.sort();
+    want.assert_eq(&draw(&findings));
+}
+
 /// Compares what breaks `rule`.
 #[track_caller]
 pub(super) fn check(rule: &str, text: &str, want: Expect) {

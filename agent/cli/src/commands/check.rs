@@ -10,7 +10,7 @@ use std::{
 use rbuild_agent::{
     check::{
         self, Checked, Finding,
-        rule::{Level, RULES, UNREADABLE},
+        rule::{self, Level, UNREADABLE},
     },
     choice::Masking,
     secret::Redactor,
@@ -138,13 +138,13 @@ fn is_machine_problem(err: &io::Error) -> bool {
 /// All rules.
 fn rules(format: Format) -> String {
     if format == Format::Json {
-        let rules = RULES.iter().map(|it| {
+        let rules = rule::all().iter().map(|it| {
             json!({ "name": it.name, "level": it.level.map_or("off", Level::name), "about": it.about })
         });
         let rules: Vec<_> = rules.collect();
         return format!("{:#}\n", json!({ "version": formats::VERSION, "rules": rules }));
     }
-    let rows = RULES.iter().map(|it| {
+    let rows = rule::all().iter().map(|it| {
         [it.name.to_owned(), it.level.map_or("off", Level::name).to_owned(), it.about.to_owned()]
     });
     console::table(&rows.collect::<Vec<_>>())

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use rbuild_agent::{
     check::{
         Finding,
-        rule::{self, Level, RULES},
+        rule::{self, Level},
     },
     secret::Redactor,
     source::Place,
@@ -156,7 +156,7 @@ fn json_finding(report: &Report, finding: &Finding) -> Value {
 
 /// SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format").
 pub(super) fn sarif(reports: &[Report]) -> String {
-    let mut names: Vec<&str> = RULES.iter().map(|it| it.name).collect();
+    let mut names: Vec<&str> = rule::all().iter().map(|it| it.name).collect();
     let mut others: Vec<&str> = all(reports).map(|(_, it)| &*it.rule).collect();
     others.retain(|it| rule::named(it).is_none());
     others.sort_unstable();
@@ -385,7 +385,7 @@ mod tests {
             let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
             assert_eq!(rules[index]["id"], result["ruleId"]);
         }
-        assert_eq!(rules.len(), RULES.len() + 1);
+        assert_eq!(rules.len(), rule::all().len() + 1);
         expect![[r#"{"artifactLocation":{"uri":"a%20b%2Cc.yml"},"region":{"startLine":1,"startColumn":3,"endLine":1,"endColumn":5}}"#]]
             .assert_eq(&run["results"][0]["locations"][0]["physicalLocation"].to_string());
     }
