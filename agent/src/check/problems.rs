@@ -41,13 +41,26 @@ fn remedy(problem: &Problem, place: Place, file: &File<'_>) -> Option<String> {
         return command_remedy(node, file.lines);
     }
     if problem.message.starts_with("mapping values are not allowed") {
-        return quoted_item(file.lines.line(place.line).trim_start());
+        let item = quoted_item(file.lines.line(place.line).trim_start());
+        return item.or_else(|| colon_missing(file.lines, place));
+    }
+    if problem.message.contains("simple key expect") {
+        return colon_missing(file.lines, place);
     }
     let variables = file.outline.root.and_then(|it| outline::value(it, "env"));
     let variables = variables.and_then(|it| outline::value(it, "variables"))?;
     let text = outline::text(variables).filter(|it| it.place == place)?.text;
     let (name, value) = text.split_once([':', '=']).filter(|_| is_short(text))?;
     Some(format!("a colon and a space stand between name and value: `{name}: {}`", value.trim()))
+}
+
+/// A key without its colon, in the line above the one in which the parser notices.
+fn colon_missing(lines: &Lines<'_>, place: Place) -> Option<String> {
+    let mut above = (1..place.line).rev();
+    let number = above.find(|it| !lines.line(*it).trim().is_empty())?;
+    let key = lines.line(number).trim();
+    let is_key = key.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '_' | '-'));
+    is_key.then(|| format!("a colon is missing in line {number}: `{key}:`"))
 }
 
 /// The commands that are none.
@@ -178,6 +191,18 @@ phases:
                 5:15 error mapping values are not allowed in this context (a colon followed by a space makes a mapping; in quotes it does not: `- '"a": b: c'`) AWS: mapping values are not allowed in this context at line 5
             "#]],
         );
+    }
+
+    #[test]
+    fn a_colon_that_is_missing_is_found_where_it_is() {
+        for before in ["", "  install:\n    commands: ls\n"] {
+            let text =
+                format!("version: 0.2\nphases:\n{before}  build\n    commands:\n      - make\n");
+            let findings = crate::check::check(text.as_bytes()).findings;
+            let hints: Vec<_> = findings.iter().filter_map(|it| it.hint.as_deref()).collect();
+            let line = 3 + before.lines().count();
+            assert_eq!(hints, [format!("a colon is missing in line {line}: `build:`")]);
+        }
     }
 
     #[test]
