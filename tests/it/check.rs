@@ -217,6 +217,40 @@ fn what_shellcheck_finds_has_its_place_in_the_file() {
     assert_eq!(places, want);
 }
 
+/// What teams write whose image goes to ECR: all is well, and there may be things worth knowing.
+#[test]
+fn a_usual_buildspec_has_neither_errors_nor_warnings() {
+    let report = json(&sandbox(&[("buildspec.yml", ECR)]).rbuild(["check", "--format=json"]).ok());
+    let summary = &report["summary"];
+    assert_eq!((&summary["errors"], &summary["warnings"]), (&0.into(), &0.into()), "{report}");
+}
+
+const ECR: &str = "version: 0.2
+
+phases:
+  pre_build:
+    commands:
+      - echo Logging in to Amazon ECR...
+      - aws ecr get-login-password --region $AWS_DEFAULT_REGION | docker login --username AWS --password-stdin $AWS_ACCOUNT_ID.dkr.ecr.$AWS_DEFAULT_REGION.amazonaws.com
+      - REPOSITORY_URI=$AWS_ACCOUNT_ID.dkr.ecr.$AWS_DEFAULT_REGION.amazonaws.com/web
+      - COMMIT_HASH=$(echo $CODEBUILD_RESOLVED_SOURCE_VERSION | cut -c 1-7)
+      - IMAGE_TAG=${COMMIT_HASH:=latest}
+  build:
+    commands:
+      - echo Build started on `date`
+      - echo Building the Docker image...
+      - docker build -t $REPOSITORY_URI:latest .
+      - docker tag $REPOSITORY_URI:latest $REPOSITORY_URI:$IMAGE_TAG
+  post_build:
+    commands:
+      - echo Build completed on `date`
+      - docker push $REPOSITORY_URI:latest
+      - docker push $REPOSITORY_URI:$IMAGE_TAG
+      - printf '[{\"name\":\"web\",\"imageUri\":\"%s\"}]' $REPOSITORY_URI:$IMAGE_TAG > imagedefinitions.json
+artifacts:
+  files: imagedefinitions.json
+";
+
 #[test]
 fn shellcheck_may_be_absent_or_broken() {
     let sandbox = files();
