@@ -24,6 +24,7 @@ use crate::{
 pub use problem::Problem;
 pub use reference::ReferenceError;
 pub use rules::{RULES, Rule};
+pub(crate) use suggest::nearest;
 
 /// A checked buildspec file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -222,7 +223,15 @@ pub struct UnknownKey {
 impl Buildspec {
     /// Checks the content of a buildspec file. The problems are in the order of the file.
     pub fn parse(bytes: &[u8]) -> Result<Self, Vec<Problem>> {
-        walk::parse(bytes)
+        match Self::inspect(bytes) {
+            (spec, problems) if problems.is_empty() => Ok(spec),
+            (_, problems) => Err(problems),
+        }
+    }
+
+    /// Reads what can be read of a buildspec file, which cannot be run if there are problems.
+    pub(crate) fn inspect(bytes: &[u8]) -> (Self, Vec<Problem>) {
+        walk::inspect(bytes)
     }
 
     /// The commands of `phase`, if the file has that phase.

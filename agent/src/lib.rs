@@ -5,6 +5,7 @@
 //!   on the way, `yaml` (a tree with places) and [`source`] (what a place is).
 //! - [`schema`]: the same language, as editors want to know it.
 //! - [`runtimes`]: which runtimes an image has, and how a build chooses among them.
+//! - [`check`]: what can be known of such a file without running it.
 //! - [`phase`]: the parts of a build, and which one comes after which.
 //! - [`choice`]: what AWS leaves open, and what is chosen.
 //! - [`secret`]: values that nobody must see, the port for them, and the masking of output.
@@ -30,6 +31,7 @@
 
 pub mod artifacts;
 pub mod buildspec;
+pub mod check;
 pub mod choice;
 pub mod environment;
 pub mod event;

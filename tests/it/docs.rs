@@ -48,6 +48,8 @@ fn the_help_is_as_it_was() {
     let pages = [
         "",
         "run",
+        "check",
+        "schema",
         "image",
         "image build",
         "image ls",

@@ -2,6 +2,7 @@
 //! what others make of its images. One module a subject.
 
 mod bad_input;
+mod check;
 mod demonstration;
 mod deploy;
 mod docs;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap_complete::Shell;
 
+pub(crate) mod check;
 pub(crate) mod deploy;
 pub(crate) mod run;
 
@@ -19,6 +20,7 @@ pub(crate) use run::{Log, Packaging, Run};
     disable_help_subcommand = true,
     after_help = "Examples:
   rbuild run                                  run ./buildspec.yml as CodeBuild does
+  rbuild check                                say what is wrong with it
   rbuild image build -t shop:1 .              build an image, no daemon, no privilege
   rbuild image push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1
   rbuild deploy render --image IMAGE1_NAME=REPO@sha256:… -o out
@@ -57,6 +59,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a buildspec as CodeBuild does
     Run(Box<Run>),
+    /// Say what is wrong with buildspecs, without running them
+    Check(check::Check),
+    /// Print the JSON Schema of buildspecs, or of events
+    Schema(check::Schema),
     /// Build, list, carry and remove container images
     #[command(subcommand)]
     Image(Image),

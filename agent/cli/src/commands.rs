@@ -10,14 +10,18 @@ use crate::{
     failure::{Failure, Kind},
 };
 
+mod check;
 mod deploy;
 mod image;
 mod run;
+mod schema;
 
 pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
     let Args { global, command } = args;
     match command {
         Command::Run(args) => run::run(&args, &global),
+        Command::Check(args) => check::check(&args),
+        Command::Schema(args) => schema::schema(&args),
         Command::Image(args) => image::image(&args, &global),
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Completions { shell } => completions(shell),

@@ -138,8 +138,11 @@ pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     print_data(format!("{line}\n"))
 }
 
-/// Shows what went wrong.
+/// Shows what went wrong, unless that was done.
 pub(crate) fn print_error(failure: &Failure) {
+    if failure.is_told() {
+        return;
+    }
     let told = match &mut *voice() {
         Voice { manner: Manner::Json, redactor, .. } => {
             write_out(json::error(failure, host::now(), redactor).as_bytes());

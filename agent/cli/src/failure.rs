@@ -68,6 +68,16 @@ impl Failure {
         Self { kind, message, spot: None, excerpt: None, cause: None, note: None, hint: None }
     }
 
+    /// A failure of which all was said: only its exit status is left.
+    pub(crate) fn told(kind: Kind) -> Self {
+        Self::new(kind, "")
+    }
+
+    /// Whether there is nothing left to say.
+    pub(crate) fn is_told(&self) -> bool {
+        self.message.is_empty()
+    }
+
     /// A failure that says what an error says, and what caused it.
     pub(crate) fn of(kind: Kind, error: impl Error + 'static) -> Self {
         let message = error.to_string();

@@ -4,7 +4,7 @@
 const LONGEST: usize = 64;
 
 /// The one of `candidates` that is nearest to `word`, if it is near enough to be meant.
-pub(super) fn nearest(word: &str, candidates: &[&'static str]) -> Option<&'static str> {
+pub(crate) fn nearest(word: &str, candidates: &[&'static str]) -> Option<&'static str> {
     if word.len() > LONGEST {
         return None;
     }

@@ -23,22 +23,22 @@ use crate::{
 /// For so many unknown keys it is looked what was meant; nobody reads more.
 const MOST_SUGGESTIONS: usize = 100;
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Buildspec, Vec<Problem>> {
-    let root = yaml::parse(bytes).map_err(|err| {
-        let place = err.place();
-        vec![Fault::Yaml(err).problem(place)]
-    })?;
+pub(super) fn inspect(bytes: &[u8]) -> (Buildspec, Vec<Problem>) {
+    let root = match yaml::parse(bytes) {
+        Ok(root) => root,
+        Err(err) => {
+            let place = err.place();
+            return (Buildspec::default(), vec![Fault::Yaml(err).problem(place)]);
+        }
+    };
     let mut walk = Walk::default();
     walk.root(root);
-    if walk.problems.is_empty() {
-        walk.spec.ignored_keys.sort_by_key(|it| it.place);
-        walk.spec.unknown_keys.sort_by_key(|it| it.place);
-        return Ok(walk.spec);
-    }
+    walk.spec.ignored_keys.sort_by_key(|it| it.place);
+    walk.spec.unknown_keys.sort_by_key(|it| it.place);
     walk.problems.sort();
     // What is wrong in an anchored part is wrong wherever it is used.
     walk.problems.dedup();
-    Err(walk.problems)
+    (walk.spec, walk.problems)
 }
 
 #[derive(Default)]

@@ -5,10 +5,22 @@
 /// A tab is shown as one space, so that the arrow stands under its column.
 pub(crate) fn excerpt(file: &str, text: &str, line: usize, column: usize) -> String {
     let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    underlined(file, source.trim_end_matches('\r'), (line, column), 1)
+}
+
+/// The line `source`, with `width` arrows from `column` on.
+pub(crate) fn underlined(
+    file: &str,
+    source: &str,
+    (line, column): (usize, usize),
+    width: usize,
+) -> String {
     // Before anything is cut, of which then only a part would be known as secret.
-    let source = shown(&super::mask(source.trim_end_matches('\r')));
+    let source = shown(&super::mask(source));
     let margin = " ".repeat(line.to_string().len());
-    let arrow = " ".repeat(column.saturating_sub(1).min(source.chars().count())) + "^";
+    let length = source.chars().count();
+    let start = column.saturating_sub(1).min(length);
+    let arrow = " ".repeat(start) + &"^".repeat(width.min(length - start).max(1));
     format!("{margin}--> {file}:{line}:{column}\n{margin} |\n{line} | {source}\n{margin} | {arrow}")
 }
 
