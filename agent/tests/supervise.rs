@@ -20,10 +20,11 @@ use std::{
 };
 
 use rbuild_agent::{
+    choice::Choices,
     environment::{Environment, Facts},
     shell::{
         Beginning, CommandLine, End, Expansion, LocalShell, PrivateFolder, SUPERVISE, Setup, Shell,
-        ShellError, supervise,
+        ShellError, Terminal, supervise,
     },
 };
 
@@ -113,6 +114,9 @@ struct Start<'a> {
     shell: Option<&'a str>,
     variables: &'a [(&'a str, &'a str)],
     stop: Option<OwnedFd>,
+    deadline: Option<Instant>,
+    terminal: Option<Terminal>,
+    choices: Choices,
 }
 
 impl Build {
@@ -186,6 +190,9 @@ fn start_in(place: &Path, start: Start<'_>) -> Result<LocalShell, ShellError> {
         environment: &environment,
         directory: &source,
         stop: start.stop,
+        deadline: start.deadline,
+        terminal: start.terminal,
+        choices: start.choices,
     };
     let mut shell = LocalShell::start(folder, setup)?;
     shell.begin(Beginning { environment: &environment, directory: &source })?;
@@ -350,7 +357,7 @@ fn a_directory_that_is_gone_is_said() {
 fn state_that_cannot_be_saved_is_a_failure() {
     for shell in ["dash", "bash"] {
         let mut build = Build::new(shell);
-        let variables = build.private_folder().join("env.sh");
+        let variables = build.private_folder().join("env.1.sh");
         let text = format!("rm {0}; mkdir {0}", variables.display());
         let (output, end) = build.run_one(&text);
         assert!(matches!(end, End::Exited(1 | 2)), "in {shell}: {end:?} {output}");
@@ -359,7 +366,7 @@ fn state_that_cannot_be_saved_is_a_failure() {
 
 fn names_that_shells_cannot_have_reach_programs() {
     let variables = [("odd.name", "value"), ("BASH_FUNC_f%%", "() { echo from outside; }")];
-    let start = Start { shell: Some("bash"), variables: &variables, stop: None };
+    let start = Start { shell: Some("bash"), variables: &variables, ..Start::default() };
     let mut build = Build::start(start);
     assert_eq!(build.run(&["true", "env | grep odd", "f"]), "odd.name=value\nfrom outside\n");
 }

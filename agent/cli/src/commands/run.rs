@@ -75,6 +75,9 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         environment: plan.environment(),
         directory: plan.source(),
         stop: Some(stop),
+        deadline: None,
+        terminal: None,
+        choices: Choices::default(),
     };
     let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
     let mut view = View::new(args.log);
