@@ -657,12 +657,19 @@ fn nothing_is_left_when_the_build_is_killed() {
     check_nothing_is_left(place.path(), &daemons);
 }
 
+/// The parent of the process that a folder of `/proc` is about.
+fn parent_of(process: &Path) -> Option<u32> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn supervisor_of(build: &Build) -> i32 {
     let folder = build.private_folder();
     let is_it = |path: &Path| {
         let cmdline = fs::read(path.join("cmdline")).unwrap_or_default();
         let cmdline = String::from_utf8_lossy(&cmdline).into_owned();
-        cmdline.contains(SUPERVISE) && cmdline.contains(folder.to_str().unwrap())
+        let is_child = parent_of(path) == Some(std::process::id());
+        is_child && cmdline.contains(SUPERVISE) && cmdline.contains(folder.to_str().unwrap())
     };
     let mut entries = fs::read_dir("/proc").unwrap().flatten();
     let entry = entries.find(|it| is_it(&it.path())).unwrap();

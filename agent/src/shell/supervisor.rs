@@ -335,18 +335,8 @@ fn fork() -> rustix::io::Result<Option<Pid>> {
 }
 
 /// The signals that do nothing to a supervisor.
-///
-/// SIGCHLD is one of them since whoever started rbuild may ignore it, and then no process could be
-/// waited for.
-const DEAF_TO: [Signal; 7] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::CHILD,
-];
+const DEAF_TO: [Signal; 6] =
+    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
 
 /// Lets signals do nothing to this process: rbuild decides when a build ends, and a supervisor
 /// that ends before would leave the build's processes to nobody.
@@ -355,6 +345,8 @@ fn ignore_signals() {
     for it in DEAF_TO {
         c_signal(it.as_raw(), Some(nothing));
     }
+    // Whoever started rbuild may ignore this one, and then no process could be waited for.
+    c_signal(Signal::CHILD.as_raw(), None);
 }
 
 /// Lets signals do what they do to every process.
