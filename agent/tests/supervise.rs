@@ -928,10 +928,10 @@ fn time_that_is_up_ends_the_command() {
 }
 
 fn time_that_is_up_between_commands_starts_nothing() {
-    let deadline = Some(Instant::now() + Duration::from_secs(1));
-    let mut build = Build::start(Start { deadline, ..Start::default() });
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut build = Build::start(Start { deadline: Some(deadline), ..Start::default() });
     assert_eq!(build.run(&["sleep 1000 & echo on"]), "on\n");
-    while Instant::now() < deadline.unwrap() {
+    while Instant::now() < deadline {
         std::thread::yield_now();
     }
     assert_eq!(build.run_one("echo never"), (String::new(), End::TimedOut));
@@ -1077,8 +1077,10 @@ fn variables_and_files_are_handed_over_from_user_to_user() {
         }
         // Whoever had the files before cannot read or change what comes later.
         let folder = build.private_folder();
-        let hold =
-            format!("exec 9<>{0}/env.1.sh 8<>{0}/env.2.sh; (sleep 1000; echo) & P=$!", folder.display());
+        let hold = format!(
+            "exec 9<>{0}/env.1.sh 8<>{0}/env.2.sh; (sleep 1000; echo) & P=$!",
+            folder.display()
+        );
         assert_eq!(run_as(&mut build, Some("nobody"), &hold), "");
         run_as(&mut build, None, "SECRET=1");
         run_as(&mut build, None, "SECRET=2");
@@ -1086,9 +1088,9 @@ fn variables_and_files_are_handed_over_from_user_to_user() {
             "cat {0}/* 2>/dev/null; ls {0} 2>/dev/null; for it in 0 1 2; do cat {0}/env.$it.sh 2>/dev/null; done; : >{0}/new",
             folder.display()
         );
-        let held = "for it in /proc/$P/fd/9 /proc/$P/fd/8; do [ -e $it ] && cat $it; done | grep -c SECRET=2";
+        let look = "for it in /proc/$P/fd/9 /proc/$P/fd/8; do [ -e $it ] && cat $it; done | grep -c SECRET=2";
         let (files, _) = build.run_one(&format!(
-            "setpriv --reuid daemon --clear-groups sh -c '{spy}' 2>/dev/null; {held}"
+            "setpriv --reuid daemon --clear-groups sh -c '{spy}' 2>/dev/null; {look}"
         ));
         assert_eq!(files, "0\n", "in {shell}");
     }

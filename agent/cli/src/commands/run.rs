@@ -311,6 +311,12 @@ fn shell_failure(err: ShellError) -> Failure {
     match err {
         ShellError::NoShell { .. } => Failure::of(Kind::Input, err)
             .hint("commands need a shell; `env.shell` in the buildspec chooses one"),
+        ShellError::NoUser { .. } => Failure::of(Kind::Input, err)
+            .hint("`run-as` in the buildspec names a user of this machine"),
+        ShellError::NotRoot { .. } => {
+            Failure::of(Kind::Input, err).hint("run rbuild as root, or take `run-as` out")
+        }
+        ShellError::NoTerminal => Failure::of(Kind::Input, err),
         err => Failure::of(Kind::Outside, err),
     }
 }
