@@ -5,17 +5,19 @@
 //! build is over, or rbuild is gone, for whatever reason, it ends all of that, removes the folder
 //! of the build, and exits.
 //!
-//! The process of the next command is there before it is needed: it waits for its order, and then
-//! becomes the shell. So a command costs one `exec`, and no time for making a process.
+//! Shells are started with `posix_spawn`, which copies nothing of this process: its program is
+//! large, and a copy of what describes its memory takes longer than many a command.
 //!
 //! **Architecture invariant:** one thread, no runtime, and nothing of rbuild's memory: it is a
 //! fresh process of our program, which knows a folder, the arguments of a shell, and two channels.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::{CString, OsString, c_char, c_int, c_short},
+    fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
+        fd::OwnedFd,
+        unix::{ffi::OsStringExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -25,7 +27,6 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
-    pipe::PipeFlags,
     process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus},
     thread::{Gid, Uid},
 };
@@ -50,18 +51,17 @@ const GRACE_TO_STOP: Duration = Duration::from_secs(5);
 /// and its standard error is the pipe of orders.
 pub fn supervise() -> ExitCode {
     let mut arguments = env::args_os().skip(2);
-    let (Some(folder), Some(shell)) = (arguments.next().map(PathBuf::from), arguments.next())
-    else {
+    let Some(folder) = arguments.next().map(PathBuf::from) else { return ExitCode::from(2) };
+    let script: Vec<OsString> = arguments.collect();
+    if script.is_empty() {
         return ExitCode::from(2);
-    };
+    }
     // It is removed in the end, so it had better be ours, should a person call this.
     if !folder::is_private_folder(&folder) {
         return ExitCode::from(2);
     }
     // As long as this is held, nobody takes the folder for one that was left behind.
     let _lock = folder::lock(&folder);
-    let mut script = Command::new(shell);
-    script.args(arguments);
     let Ok(mut supervisor) = Supervisor::new(script) else { return ExitCode::from(3) };
     supervisor.serve();
     // Our build may have removed it.
@@ -73,26 +73,33 @@ struct Supervisor {
     /// Requests come from here, and reports go there.
     channel: OwnedFd,
     is_open: bool,
-    orders: OwnedFd,
-    script: Command,
-    next: Option<Next>,
-    /// The shell of the next command says here that it has its order, and why it cannot be run.
-    notes: (OwnedFd, OwnedFd),
+    /// Orders come from here, for as long as someone can give one.
+    orders: Option<OwnedFd>,
+    /// The shell, and its arguments.
+    script: Vec<OsString>,
+    running: Option<Running>,
 }
 
-/// The process of the command that runs, or of the one that comes next.
-struct Next {
+/// The shell of the command that runs.
+struct Running {
     pid: Pid,
     /// Is readable when it has ended. Linux before 5.3 has none.
     pidfd: Option<OwnedFd>,
 }
 
-/// How long to wait before another try to make a process.
-const PAUSE: Duration = Duration::from_millis(20);
+/// What a supervisor is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// There is a request.
+    Request,
+    /// There is an order.
+    Order,
+    Nothing,
+}
 
 impl Supervisor {
     /// Makes this process one: standard streams are then those of commands.
-    fn new(script: Command) -> rustix::io::Result<Self> {
+    fn new(script: Vec<OsString>) -> rustix::io::Result<Self> {
         ignore_signals();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         // This fails only where we lead a session already.
@@ -101,36 +108,37 @@ impl Supervisor {
         let orders = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
         rustix::stdio::dup2_stdin(open(Path::new("/dev/null"))?)?;
         rustix::stdio::dup2_stderr(io::stdout())?;
-        let notes = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { channel, is_open: true, orders, script, next: None, notes })
+        Ok(Self { channel, is_open: true, orders: Some(orders), script, running: None })
     }
 
     /// Does what it is asked until it is asked to quit, or there is nobody to ask.
     fn serve(&mut self) {
         while self.is_open {
-            self.prepare();
-            let timeout = match &self.next {
-                None => PAUSE,
-                Some(Next { pidfd: None, .. }) => Duration::from_millis(5),
+            let timeout = match &self.running {
+                Some(Running { pidfd: None, .. }) => Some(Duration::from_millis(5)),
                 // Orphans that have ended are to be reaped some time.
-                Some(_) => Duration::from_secs(1),
+                Some(_) => Some(Duration::from_secs(1)),
+                None => None,
             };
-            let is_asked = self.wait_for_something(timeout);
+            let asked = self.wait_for_something(timeout);
             self.reap();
-            if !is_asked {
-                continue;
+            match asked {
+                Asked::Request => self.answer(),
+                Asked::Order => self.take_order(),
+                Asked::Nothing => {}
             }
-            match self.next_request() {
-                Request::Reset => self.end_everything(GRACE),
-                Request::Stop => self.end_everything(GRACE_TO_STOP),
-                Request::Kill => self.end_everything(Duration::ZERO),
-                Request::Quit => {
-                    self.end_everything(GRACE);
-                    return;
-                }
-            }
-            self.tell(Report::Quiet);
         }
+    }
+
+    fn answer(&mut self) {
+        self.forget_order();
+        match self.next_request() {
+            Request::Reset => self.end_everything(GRACE),
+            Request::Stop => self.end_everything(GRACE_TO_STOP),
+            Request::Kill => self.end_everything(Duration::ZERO),
+            Request::Quit => return self.end_everything(GRACE),
+        }
+        self.tell(Report::Quiet);
     }
 
     fn next_request(&mut self) -> Request {
@@ -144,55 +152,53 @@ impl Supervisor {
         let _ = channel::tell(&self.channel, report);
     }
 
-    /// Sees to it that there is a process for the next command.
-    fn prepare(&mut self) {
-        if self.next.is_some() {
+    fn take_order(&mut self) {
+        let Some(order) = self.orders.as_ref().and_then(channel::take_order) else {
+            self.orders = None;
             return;
-        }
-        match fork() {
-            Ok(None) => self.become_shell(),
-            Ok(Some(pid)) => {
-                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-                self.next = Some(Next { pid, pidfd });
-            }
-            // It matters when the process is wanted, and not before.
-            Err(errno) if is_readable(&self.orders) => {
-                channel::take_order(&self.orders);
-                self.tell(Report::NotStarted(errno.raw_os_error()));
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Is the process of the next command, and never returns.
-    fn become_shell(&mut self) -> ! {
-        default_signals();
-        let _ = rustix::process::setsid();
-        die_with_the_supervisor();
-        let Some(order) = channel::take_order(&self.orders) else { std::process::exit(0) };
-        let _ = channel::write(&self.notes.1, &[0]);
-        let err = match obey(&order) {
-            Ok(()) => self.script.exec(),
-            Err(errno) => errno.into(),
         };
-        let errno = err.raw_os_error().unwrap_or_default();
-        let _ = channel::write(&self.notes.1, &errno.to_le_bytes());
-        std::process::exit(127)
+        let started = match order == Order::default() {
+            true => spawn(&self.script),
+            false => fork(&self.script, order),
+        };
+        match started {
+            Ok(pid) => {
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+                self.running = Some(Running { pid, pidfd });
+            }
+            Err(err) => self.tell(Report::NotStarted(err.raw_os_error().unwrap_or_default())),
+        }
     }
 
-    /// Waits for a request, for the end of the command, or for a while; true if it is a request.
-    fn wait_for_something(&self, timeout: Duration) -> bool {
-        let mut fds = Vec::with_capacity(2);
-        if self.is_open {
-            fds.push(PollFd::new(&self.channel, PollFlags::IN));
+    /// Waits for a request, for an order if no command runs, for the end of the one that runs, or
+    /// for a while.
+    fn wait_for_something(&self, timeout: Option<Duration>) -> Asked {
+        let pidfd = self.running.as_ref().and_then(|it| it.pidfd.as_ref());
+        let orders = self.orders.as_ref().filter(|_| self.running.is_none());
+        let [is_requested, is_ordered, _] =
+            poll([Some(&self.channel).filter(|_| self.is_open), orders, pidfd], timeout);
+        match (is_requested, is_ordered) {
+            (true, _) => Asked::Request,
+            (false, true) => Asked::Order,
+            (false, false) => Asked::Nothing,
         }
-        if let Some(Next { pidfd: Some(pidfd), .. }) = &self.next {
-            fds.push(PollFd::new(pidfd, PollFlags::IN));
+    }
+
+    /// Waits for a while, or for a request, or for the end of the command; true if it is a request.
+    fn pause(&self, time: Duration) -> bool {
+        let pidfd = self.running.as_ref().and_then(|it| it.pidfd.as_ref());
+        let [is_requested, _] =
+            poll([Some(&self.channel).filter(|_| self.is_open), pidfd], Some(time));
+        is_requested
+    }
+
+    /// Forgets the order that was given just before everything is to end.
+    fn forget_order(&mut self) {
+        if let Some(orders) = &self.orders
+            && let [true] = poll([Some(orders)], Some(Duration::ZERO))
+        {
+            channel::take_order(orders);
         }
-        let timeout = Timespec::try_from(timeout).ok();
-        // An error means a signal, or no memory: in both cases, look again.
-        let is_ready = rustix::event::poll(&mut fds, timeout.as_ref()).is_ok();
-        is_ready && self.is_open && !fds[0].revents().is_empty()
     }
 
     /// Takes note of all processes that have ended; true if there is none left.
@@ -208,37 +214,17 @@ impl Supervisor {
     }
 
     fn ended(&mut self, pid: Pid, status: WaitStatus) {
-        if self.next.as_ref().is_none_or(|it| it.pid != pid) {
+        if self.running.take_if(|it| it.pid == pid).is_none() {
             return;
         }
-        self.next = None;
-        let mut notes = [0; 5];
-        match rustix::io::read(&self.notes.0, &mut notes) {
-            Ok(1) => self.tell(match (status.exit_status(), status.terminating_signal()) {
-                (Some(status), _) => Report::Exited(status),
-                (None, signal) => Report::Killed(signal.unwrap_or(0)),
-            }),
-            Ok(_) => {
-                let errno = i32::from_le_bytes([notes[1], notes[2], notes[3], notes[4]]);
-                self.tell(Report::NotStarted(errno));
-            }
-            // Someone ended it before its turn: the next one takes the order.
-            Err(_) => {}
-        }
-    }
-
-    /// Ends the process that waits for the next command.
-    fn dismiss(&mut self) {
-        let (notes, _) = &self.notes;
-        if let Some(next) = self.next.take_if(|_| !is_readable(notes)) {
-            let _ = rustix::process::kill_process(next.pid, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(next.pid), WaitOptions::empty());
-        }
+        self.tell(match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => Report::Exited(status),
+            (None, signal) => Report::Killed(signal.unwrap_or(0)),
+        });
     }
 
     /// Asks every process below this one to end, and kills what has not after `grace`.
     fn end_everything(&mut self, grace: Duration) {
-        self.dismiss();
         if self.reap() {
             return;
         }
@@ -253,7 +239,7 @@ impl Supervisor {
             if start.elapsed() >= grace {
                 signal_all(Signal::KILL);
             }
-            if self.wait_for_something(pause) {
+            if self.pause(pause) {
                 match self.next_request() {
                     Request::Kill => grace = start.elapsed(),
                     Request::Quit => grace = grace.min(start.elapsed() + GRACE),
@@ -263,6 +249,19 @@ impl Supervisor {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
+}
+
+/// Waits until one of the files can be read, or has an end, or `timeout` is over; which ones do.
+fn poll<const N: usize>(files: [Option<&OwnedFd>; N], timeout: Option<Duration>) -> [bool; N] {
+    let mut fds: Vec<PollFd<'_>> =
+        files.iter().flatten().map(|it| PollFd::new(*it, PollFlags::IN)).collect();
+    let timeout = timeout.and_then(|it| Timespec::try_from(it).ok());
+    // An error means a signal, or no memory: in both cases, look again.
+    let is_polled = rustix::event::poll(&mut fds, timeout.as_ref()).is_ok();
+    let mut fds = fds.iter();
+    files.map(|it| {
+        it.and_then(|_| fds.next()).is_some_and(|it| is_polled && !it.revents().is_empty())
+    })
 }
 
 /// Gives this process what the order says.
@@ -276,8 +275,6 @@ fn obey(order: &Order) -> rustix::io::Result<()> {
     }
     if let Some(identity) = &order.identity {
         assume(identity)?;
-        // The kernel forgets this when a process changes its user.
-        die_with_the_supervisor();
     }
     Ok(())
 }
@@ -300,58 +297,100 @@ fn open_terminal(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Lets this process die with its parent, should anyone kill that.
-fn die_with_the_supervisor() {
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+/// Starts a shell as an order says that is out of the ordinary.
+fn fork(script: &[OsString], order: Order) -> io::Result<Pid> {
+    let (shell, arguments) = script.split_first().ok_or(io::ErrorKind::NotFound)?;
+    let mut command = Command::new(shell);
+    command.args(arguments);
+    #[expect(unsafe_code, reason = "the standard library has no other way to do this in a child")]
+    // SAFETY: this process has one thread, so no lock is held by another one when it forks.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            Ok(obey(&order)?)
+        });
+    }
+    Ok(Pid::from_child(&command.spawn()?))
 }
 
-fn is_readable(fd: impl AsFd) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::IN)
-}
-
-#[expect(unsafe_code, reason = "neither the standard library nor rustix has these")]
-// SAFETY: these are the signatures of fork(2) and signal(2) of the C library, which every program
-// has that uses the standard library; for handlers that are functions, and for SIG_DFL, which is 0.
-unsafe extern "C" {
-    #[link_name = "fork"]
-    fn c_fork() -> i32;
-    #[link_name = "signal"]
-    safe fn c_signal(number: i32, handler: Option<extern "C" fn(i32)>) -> usize;
-}
-
-/// Makes a process like this one; none is the one that was made.
-fn fork() -> rustix::io::Result<Option<Pid>> {
-    #[expect(unsafe_code, reason = "neither the standard library nor rustix has this")]
-    // SAFETY: this process has one thread, so the new one finds no lock held and no half-done work.
-    let pid = unsafe { c_fork() };
-    match pid {
-        -1 => Err(io::Error::last_os_error()
-            .raw_os_error()
-            .map_or(Errno::AGAIN, Errno::from_raw_os_error)),
-        pid => Ok(Pid::from_raw(pid)),
+/// Starts a shell that leads a session, so that no terminal and no signal to a group reaches it.
+fn spawn(script: &[OsString]) -> io::Result<Pid> {
+    let arguments: Vec<CString> =
+        script.iter().map(|it| CString::new(it.clone().into_vec())).collect::<Result<_, _>>()?;
+    let mut pointers: Vec<*const c_char> = arguments.iter().map(|it| it.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    let mut attributes = Attributes([0; 64]);
+    let mut pid = 0;
+    // Rust programs ignore this signal; others should not.
+    let mut signals = Signals([0; 16]);
+    signals.0[0] = 1 << (Signal::PIPE.as_raw() - 1);
+    #[expect(unsafe_code, reason = "the standard library has no other way to use SETSID")]
+    // SAFETY: `attributes` is large enough for the attributes of each C library, and initialised
+    // before it is used; `pointers` ends in a null, and what it points to lives until the end; and
+    // nothing changes the environment of this process, which has one thread.
+    let errno = unsafe {
+        posix_spawnattr_init(&raw mut attributes);
+        posix_spawnattr_setsigdefault(&raw mut attributes, &raw const signals);
+        posix_spawnattr_setflags(&raw mut attributes, SPAWN_SETSIGDEF | SPAWN_SETSID);
+        let program = pointers[0];
+        let no_actions = std::ptr::null();
+        posix_spawn(
+            &raw mut pid,
+            program,
+            no_actions,
+            &raw const attributes,
+            pointers.as_ptr(),
+            environ,
+        )
+    };
+    match (errno, Pid::from_raw(pid)) {
+        (0, Some(pid)) => Ok(pid),
+        (errno, _) => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
-/// The signals that do nothing to a supervisor.
-const DEAF_TO: [Signal; 6] =
-    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
+/// `posix_spawnattr_t`, which has 336 bytes in glibc and in musl; and then some.
+#[repr(C, align(16))]
+struct Attributes([u64; 64]);
+
+/// `sigset_t`: a bit for each signal, the first one for 1.
+#[repr(C)]
+struct Signals([u64; 16]);
+
+// spawn.h; these are the same in glibc and in musl.
+const SPAWN_SETSIGDEF: c_short = 0x04;
+const SPAWN_SETSID: c_short = 0x80;
+
+#[expect(unsafe_code, reason = "neither the standard library nor rustix has these")]
+// SAFETY: these are the signatures of the C library, which every program has that uses the standard
+// library. `signal` gets functions, or SIG_DFL, which is 0.
+unsafe extern "C" {
+    static environ: *const *const c_char;
+    fn posix_spawnattr_init(attributes: *mut Attributes) -> c_int;
+    fn posix_spawnattr_setsigdefault(attributes: *mut Attributes, signals: *const Signals)
+    -> c_int;
+    fn posix_spawnattr_setflags(attributes: *mut Attributes, flags: c_short) -> c_int;
+    fn posix_spawn(
+        pid: *mut c_int,
+        program: *const c_char,
+        actions: *const u8,
+        attributes: *const Attributes,
+        arguments: *const *const c_char,
+        environment: *const *const c_char,
+    ) -> c_int;
+    safe fn signal(number: c_int, handler: Option<extern "C" fn(c_int)>) -> usize;
+}
 
 /// Lets signals do nothing to this process: rbuild decides when a build ends, and a supervisor
 /// that ends before would leave the build's processes to nobody.
+///
+/// The signals have a handler rather than being ignored, since processes that we start would go
+/// on to ignore them.
 fn ignore_signals() {
     extern "C" fn nothing(_: i32) {}
-    for it in DEAF_TO {
-        c_signal(it.as_raw(), Some(nothing));
+    for it in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2] {
+        signal(it.as_raw(), Some(nothing));
     }
     // Whoever started rbuild may ignore this one, and then no process could be waited for.
-    c_signal(Signal::CHILD.as_raw(), None);
-}
-
-/// Lets signals do what they do to every process.
-fn default_signals() {
-    for it in DEAF_TO {
-        c_signal(it.as_raw(), None);
-    }
+    signal(Signal::CHILD.as_raw(), None);
 }
