@@ -42,6 +42,11 @@ use crate::{buildspec, choice::Collision, event::Event};
 
 pub use self::{collect::Collection, content::Content, write::write_zip};
 
+/// Whether `pattern` means the file that has this path, below the base directory or absolute.
+pub fn matches(pattern: &str, path: &Path) -> Result<bool, ArtifactsError> {
+    Ok(glob::Pattern::parse(pattern)?.matches(path, path))
+}
+
 /// The files that a build asks for, with all variables replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {

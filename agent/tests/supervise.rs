@@ -11,8 +11,11 @@ use std::{
     ffi::OsString,
     fmt::Write as _,
     fs,
-    io::Write as _,
-    os::fd::OwnedFd,
+    io::{Read as _, Write as _},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    },
     panic,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -20,11 +23,18 @@ use std::{
 };
 
 use rbuild_agent::{
+    choice::{Choices, Unset},
     environment::{Environment, Facts},
     shell::{
-        Beginning, CommandLine, End, Expansion, LocalShell, PrivateFolder, SUPERVISE, Setup, Shell,
-        ShellError, supervise,
+        Beginning, CommandLine, End, Expansion, Interaction, LocalShell, PrivateFolder, SUPERVISE,
+        Setup, Shell, ShellError, Terminal, check_user, supervise,
     },
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::OpenptFlags,
+    termios::Winsize,
 };
 
 /// As the first argument, makes this program hold a build that someone is about to kill.
@@ -77,6 +87,25 @@ const TESTS: &[(&str, fn())] = tests! {
     a_stop_ends_the_command
     a_stop_between_commands_starts_nothing
     a_second_stop_kills_at_once
+    a_build_starts_afresh
+    what_is_left_running_cannot_hold_up_a_new_beginning
+    the_state_before_the_last_command_is_known
+    commands_of_version_0_1_know_nothing_of_each_other
+    unset_variables_of_the_build_come_back_if_asked
+    time_that_is_up_ends_the_command
+    time_that_is_up_between_commands_starts_nothing
+    output_of_every_kind_arrives
+    nothing_is_left_when_the_supervisor_is_killed
+    the_next_build_removes_what_two_kills_left
+    commands_run_as_another_user
+    variables_and_files_are_handed_over_from_user_to_user
+    a_closed_source_folder_is_said
+    a_user_who_is_not_there_is_an_error
+    nothing_of_another_user_is_left
+    a_person_gets_a_shell_with_the_state
+    a_person_gets_the_state_before_the_last_command
+    a_stop_ends_the_shell_of_a_person
+    a_shell_for_a_person_needs_a_terminal
 };
 
 /// Runs all tests, or those whose names contain an argument.
@@ -113,6 +142,9 @@ struct Start<'a> {
     shell: Option<&'a str>,
     variables: &'a [(&'a str, &'a str)],
     stop: Option<OwnedFd>,
+    deadline: Option<Instant>,
+    terminal: Option<Terminal>,
+    choices: Choices,
 }
 
 impl Build {
@@ -155,6 +187,15 @@ impl Build {
         (String::from_utf8_lossy(&output).into_owned(), end)
     }
 
+    /// Starts all over.
+    fn begin(&mut self) {
+        let source = self.path().join("src");
+        let environment = environment_in(self.path(), &self.private_folder().join("bin"), &[]);
+        let beginning =
+            Beginning { environment: &environment, directory: &source, source: &source };
+        self.shell.begin(beginning).unwrap();
+    }
+
     fn private_folder(&self) -> PathBuf {
         let mut entries = fs::read_dir(self.path().join("private")).unwrap();
         entries.next().unwrap().unwrap().path()
@@ -175,21 +216,28 @@ fn start_in(place: &Path, start: Start<'_>) -> Result<LocalShell, ShellError> {
     fs::create_dir_all(&private).unwrap();
     fs::create_dir_all(&source).unwrap();
     let folder = PrivateFolder::create(&[&private], &program)?;
-    let mut base: Vec<(OsString, OsString)> =
-        vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), place.into())];
-    base.extend(start.variables.iter().map(|(name, value)| (name.into(), value.into())));
-    let facts = Facts { source: source.clone(), ..Facts::default() };
-    let environment = Environment::new(&base, &[], &facts, &folder.programs()).unwrap();
+    let environment = environment_in(place, &folder.programs(), start.variables);
     let setup = Setup {
         supervisor: &program,
         shell: start.shell.unwrap_or("sh"),
         environment: &environment,
         directory: &source,
         stop: start.stop,
+        deadline: start.deadline,
+        terminal: start.terminal,
+        choices: start.choices,
     };
     let mut shell = LocalShell::start(folder, setup)?;
     shell.begin(Beginning { environment: &environment, directory: &source, source: &source })?;
     Ok(shell)
+}
+
+fn environment_in(place: &Path, programs: &Path, variables: &[(&str, &str)]) -> Environment {
+    let mut base: Vec<(OsString, OsString)> =
+        vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), place.into())];
+    base.extend(variables.iter().map(|(name, value)| (name.into(), value.into())));
+    let facts = Facts { source: place.join("src"), ..Facts::default() };
+    Environment::new(&base, &[], &facts, programs).unwrap()
 }
 
 /// Runs `commands` in both shells, which must say the same; and in bash as some systems' `sh`.
@@ -350,7 +398,7 @@ fn a_directory_that_is_gone_is_said() {
 fn state_that_cannot_be_saved_is_a_failure() {
     for shell in ["dash", "bash"] {
         let mut build = Build::new(shell);
-        let variables = build.private_folder().join("env.sh");
+        let variables = build.private_folder().join("env.1.sh");
         let text = format!("rm {0}; mkdir {0}", variables.display());
         let (output, end) = build.run_one(&text);
         assert!(matches!(end, End::Exited(1 | 2)), "in {shell}: {end:?} {output}");
@@ -359,7 +407,7 @@ fn state_that_cannot_be_saved_is_a_failure() {
 
 fn names_that_shells_cannot_have_reach_programs() {
     let variables = [("odd.name", "value"), ("BASH_FUNC_f%%", "() { echo from outside; }")];
-    let start = Start { shell: Some("bash"), variables: &variables, stop: None };
+    let start = Start { shell: Some("bash"), variables: &variables, ..Start::default() };
     let mut build = Build::start(start);
     assert_eq!(build.run(&["true", "env | grep odd", "f"]), "odd.name=value\nfrom outside\n");
 }
@@ -553,8 +601,9 @@ fn is_alive(pid: u32) -> bool {
     !state.is_empty() && !state.starts_with('Z')
 }
 
-/// The processes whose environment or arguments name `place`: all that a build has left.
-fn left_of(place: &Path) -> Vec<String> {
+/// The processes whose environment or arguments name `place`, and those arguments: all that a
+/// build has left.
+fn left_of(place: &Path) -> Vec<(u32, String)> {
     let place = place.to_str().unwrap();
     let mut left = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -562,17 +611,26 @@ fn left_of(place: &Path) -> Vec<String> {
         let has = |file: &str| {
             fs::read(path.join(file)).is_ok_and(|it| String::from_utf8_lossy(&it).contains(place))
         };
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .parse::<u32>()
-            .is_ok_and(|it| it != std::process::id())
-            && (has("environ") || has("cmdline"))
-        {
-            left.push(fs::read_to_string(path.join("cmdline")).unwrap_or_default());
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        if pid != std::process::id() && (has("environ") || has("cmdline")) {
+            left.push((pid, fs::read_to_string(path.join("cmdline")).unwrap_or_default()));
         }
     }
     left
+}
+
+/// Ends what a build has left that nobody can end any more.
+fn kill_all_of(place: &Path) {
+    loop {
+        let left = left_of(place);
+        if left.is_empty() {
+            return;
+        }
+        for (pid, _) in left {
+            // It may have ended by now.
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
+        }
+    }
 }
 
 /// Waits until nothing of a build is left, not longer than ten seconds.
@@ -633,10 +691,10 @@ fn hold() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn nothing_is_left_when_the_build_is_killed() {
-    let place = tempfile::tempdir().unwrap();
+/// Starts [`hold`], and waits until it holds.
+fn start_holder(place: &Path) -> std::process::Child {
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args([HOLD.as_ref(), place.path().as_os_str()])
+        .args([HOLD.as_ref(), place.as_os_str()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -644,18 +702,35 @@ fn nothing_is_left_when_the_build_is_killed() {
     let mut stdout = std::io::BufReader::new(holder.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
     assert_eq!(line, "held\n");
+    holder
+}
+
+fn nothing_is_left_when_the_build_is_killed() {
+    let place = tempfile::tempdir().unwrap();
+    let mut holder = start_holder(place.path());
     let daemons = read_daemons(&place.path().join("src"));
     holder.kill().unwrap();
     holder.wait().unwrap();
     check_nothing_is_left(place.path(), &daemons);
 }
 
+/// The parent of the process that a folder of `/proc` is about.
+fn parent_of(process: &Path) -> Option<u32> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn supervisor_of(build: &Build) -> i32 {
-    let folder = build.private_folder();
+    supervisor_below(std::process::id(), &build.private_folder())
+}
+
+/// The child of `parent` that supervises a build whose folder is in `folder`, or is that.
+fn supervisor_below(parent: u32, folder: &Path) -> i32 {
     let is_it = |path: &Path| {
         let cmdline = fs::read(path.join("cmdline")).unwrap_or_default();
         let cmdline = String::from_utf8_lossy(&cmdline).into_owned();
-        cmdline.contains(SUPERVISE) && cmdline.contains(folder.to_str().unwrap())
+        let is_child = parent_of(path) == Some(parent);
+        is_child && cmdline.contains(SUPERVISE) && cmdline.contains(folder.to_str().unwrap())
     };
     let mut entries = fs::read_dir("/proc").unwrap().flatten();
     let entry = entries.find(|it| is_it(&it.path())).unwrap();
@@ -756,4 +831,427 @@ fn a_second_stop_kills_at_once() {
     let (output, end) = within(SHORT, || run_and_stop(&mut build, &mut stop, text, 2));
     assert_eq!((output.as_str(), end), ("say\nsay\n", End::Stopped(2)));
     build.finish();
+}
+
+fn a_build_starts_afresh() {
+    for shell in ["dash", "bash"] {
+        let mut build = Build::new(shell);
+        let daemons = start_daemons(&mut build);
+        build.run(&["A=1; unset HOME; mkdir x; cd x", "trap '' TERM; A=2"]);
+        build.begin();
+        for (name, pid) in &daemons {
+            assert!(!is_alive(*pid), "{name} is left, in {shell}");
+        }
+        let text = "echo ${A-none} ${HOME+home} ${CODEBUILD_LAST_EXIT-none}; pwd";
+        assert_eq!(build.run(&[text]), "none home none\nPLACE/src\n", "in {shell}");
+        build.finish();
+    }
+}
+
+fn what_is_left_running_cannot_hold_up_a_new_beginning() {
+    let mut build = Build::new("dash");
+    let text = "sh -c 'trap \"yes noise | head -c 3000000\" TERM; : >ready; while :; do sleep 1; done' & \
+                until [ -e ready ]; do :; done";
+    assert_eq!(build.run(&[text]), "");
+    within(SHORT, || build.begin());
+    assert!(build.run(&["echo on"]).ends_with("on\n"));
+}
+
+fn the_state_before_the_last_command_is_known() {
+    let place = tempfile::tempdir().unwrap();
+    let posix = place.path().join("sh");
+    std::os::unix::fs::symlink("/bin/bash", &posix).unwrap();
+    for shell in ["dash", "bash", posix.to_str().unwrap()] {
+        let variables = [("odd.name", "x")];
+        let start = Start { shell: Some(shell), variables: &variables, ..Start::default() };
+        let mut build = Build::start(start);
+        let source = build.path().join("src");
+        let mut check = |commands: &[&str], want: [Option<&[u8]>; 2], directory: &Path| {
+            build.run(commands);
+            let snapshot = build.shell.snapshot().unwrap();
+            let value = |name: &str| {
+                let mut variables = snapshot.variables.iter();
+                variables.find(|it| it.0 == name).map(|it| it.1.as_bytes().to_owned())
+            };
+            let seen = ["A", "B"].map(value);
+            assert_eq!(seen, want.map(|it| it.map(<[u8]>::to_owned)), "{commands:?} in {shell}");
+            assert_eq!(snapshot.directory, directory, "{commands:?} in {shell}");
+            assert_eq!(value("odd.name"), Some(b"x".to_vec()));
+            assert_eq!(value("CODEBUILD_CI"), Some(b"true".to_vec()));
+            assert!(snapshot.variables.is_sorted(), "{:?}", snapshot.variables);
+        };
+        check(&[], [None, None], &source);
+        check(&["A='a\nb\"$'; cd /"], [None, None], &source);
+        check(&["B=$(printf '\\377\\001'); false"], [Some(b"a\nb\"$"), None], Path::new("/"));
+        check(&["exit 3"], [Some(b"a\nb\"$"), Some(b"\xff\x01")], Path::new("/"));
+        check(&["unset A; cd /usr"], [Some(b"a\nb\"$"), Some(b"\xff\x01")], Path::new("/"));
+        check(&["kill -9 $$"], [None, Some(b"\xff\x01")], Path::new("/usr"));
+        build.begin();
+        assert_eq!(build.shell.snapshot().unwrap().directory, source);
+    }
+}
+
+fn commands_of_version_0_1_know_nothing_of_each_other() {
+    for shell in ["dash", "bash"] {
+        let mut build = Build::new(shell);
+        let mut seen = String::new();
+        for text in
+            ["A=1; cd /; unset HOME", "echo ${A-none} ${HOME+home}; pwd", "false &&", "false"]
+        {
+            let line = CommandLine { carries: false, ..CommandLine::new(text) };
+            let mut on_output = |bytes: &[u8]| seen += &String::from_utf8_lossy(bytes);
+            let end = build.shell.run(line, &mut on_output).unwrap();
+            writeln!(seen, "{end:?}").unwrap();
+        }
+        let source = build.path().join("src");
+        let seen = seen.replace(source.to_str().unwrap(), "SOURCE");
+        assert!(seen.starts_with("Exited(0)\nnone home\nSOURCE\nExited(0)\n"), "{seen}");
+        assert!(seen.ends_with("Exited(2)\nExited(1)\n"), "{seen}");
+    }
+}
+
+fn unset_variables_of_the_build_come_back_if_asked() {
+    for (unset, want) in [(Unset::Keep, "gone /\n"), (Unset::Restore, "PLACE /\n")] {
+        let choices = Choices { unset, ..Choices::default() };
+        let mut build = Build::start(Start { choices, ..Start::default() });
+        let commands = ["unset HOME; A=1; cd /", "unset A; CODEBUILD_CI=no"];
+        assert_eq!(build.run(&commands), "");
+        let text = "echo ${HOME-gone} $(pwd); [ -z \"${A-}\" ] && [ $CODEBUILD_CI = no ]";
+        assert_eq!(build.run(&[text]), want);
+    }
+}
+
+fn time_that_is_up_ends_the_command() {
+    let deadline = Some(Instant::now() + Duration::from_millis(300));
+    let mut build = Build::start(Start { deadline, ..Start::default() });
+    let text = "trap 'echo cleaned; exit' TERM; echo on; while :; do :; done";
+    let (output, end) = within(SHORT, || build.run_one(text));
+    assert_eq!((output.as_str(), end), ("on\ncleaned\n", End::TimedOut));
+    assert_eq!(build.run_one("echo never"), (String::new(), End::TimedOut));
+    assert_eq!(build.shell.stop_requested(), None, "nobody asked");
+    let words = ["a".to_owned()];
+    let expansion = Expansion { words: &words, succeeding: true };
+    assert_eq!(build.shell.expand(expansion, &mut |_| {}).unwrap(), Err(End::TimedOut));
+    build.begin();
+    assert_eq!(build.run_one("echo never").1, End::TimedOut);
+    build.finish();
+}
+
+fn time_that_is_up_between_commands_starts_nothing() {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut build = Build::start(Start { deadline: Some(deadline), ..Start::default() });
+    assert_eq!(build.run(&["sleep 1000 & echo on"]), "on\n");
+    while Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert_eq!(build.run_one("echo never"), (String::new(), End::TimedOut));
+    within(SHORT, || build.finish());
+}
+
+fn output_of_every_kind_arrives() {
+    check(&["exec >&- 2>&-", "echo on", "exec 1>/dev/null; echo hidden", "echo on"], "on\non\n");
+    check(&["printf a; printf b >&2; printf c"], "abc");
+    let mut build = Build::new("dash");
+    let mut seen = Vec::new();
+    let line = CommandLine::new("printf '\\000\\377\\033[2J\\r'");
+    build.shell.run(line, &mut |bytes| seen.extend_from_slice(bytes)).unwrap();
+    assert_eq!(seen, b"\0\xff\x1b[2J\r");
+    let mut count = 0;
+    let line = CommandLine::new("head -c 200000000 /dev/zero");
+    build.shell.run(line, &mut |bytes| count += bytes.len()).unwrap();
+    assert_eq!(count, 200_000_000);
+}
+
+fn nothing_is_left_when_the_supervisor_is_killed() {
+    let mut build = Build::new("dash");
+    let daemons = start_daemons(&mut build);
+    let supervisor = supervisor_of(&build);
+    let text = format!("setsid sleep 1000 & kill -9 {supervisor}; while :; do :; done");
+    let line = CommandLine::new(&text);
+    let err = within(SHORT, || build.shell.run(line, &mut |_| {}).unwrap_err());
+    assert_eq!(err.to_string(), "the supervisor of the build is gone");
+    for (name, pid) in &daemons {
+        assert!(!is_alive(*pid), "{name} is left");
+    }
+    let Build { place, shell } = build;
+    drop(shell);
+    check_nothing_is_left(place.path(), &daemons);
+}
+
+fn the_next_build_removes_what_two_kills_left() {
+    let place = tempfile::tempdir().unwrap();
+    let private = place.path().join("private");
+    fs::create_dir_all(&private).unwrap();
+    let folders = || fs::read_dir(&private).unwrap().count();
+    let program = std::env::current_exe().unwrap();
+    let held = PrivateFolder::create(&[&private], &program).unwrap();
+    let mut holder = start_holder(place.path());
+    let supervisor = supervisor_below(holder.id(), place.path());
+    assert_eq!(folders(), 2);
+    // The one first: it would remove the folder.
+    assert!(Command::new("kill").args(["-9", &supervisor.to_string()]).status().unwrap().success());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    while is_alive(u32::try_from(supervisor).unwrap()) {
+        std::thread::yield_now();
+    }
+    let next = PrivateFolder::create(&[&private], &program).unwrap();
+    let mut left: Vec<PathBuf> =
+        fs::read_dir(&private).unwrap().map(|it| it.unwrap().path()).collect();
+    left.sort();
+    let mut want = [held.path(), next.path()];
+    want.sort();
+    kill_all_of(place.path());
+    // The one that was killed may have had the time to do it by itself.
+    assert_eq!(left, want);
+}
+
+/// Whether this test can run commands as others; if it cannot, that is what is tested.
+fn may_run_as_others() -> bool {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    let is_root = output.stdout == b"0\n";
+    let allowed = check_user("nobody");
+    assert_eq!(allowed.is_ok(), is_root);
+    if let Err(err) = allowed {
+        assert_eq!(err.to_string(), "only root can run commands as another user, here `nobody`");
+    }
+    is_root
+}
+
+/// Runs a command as a user; what it wrote, and how it ended if not with 0.
+fn run_as(build: &mut Build, user: Option<&str>, text: &str) -> String {
+    let mut output = Vec::new();
+    let line = CommandLine { user, ..CommandLine::new(text) };
+    let end = build.shell.run(line, &mut |bytes| output.extend_from_slice(bytes)).unwrap();
+    let mut seen = String::from_utf8_lossy(&output).into_owned();
+    if end != End::Exited(0) {
+        writeln!(seen, "{end:?}").unwrap();
+    }
+    seen.replace(build.path().to_str().unwrap(), "PLACE")
+}
+
+/// A build whose source everyone may read.
+fn open_build(shell: &str) -> Build {
+    let build = Build::new(shell);
+    fs::set_permissions(build.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(build.path().join("private"), fs::Permissions::from_mode(0o755)).unwrap();
+    build
+}
+
+fn commands_run_as_another_user() {
+    if !may_run_as_others() {
+        return;
+    }
+    for shell in ["dash", "bash"] {
+        let mut build = open_build(shell);
+        let text = "id -un; id -u; id -g; id -G; echo $HOME; echo out >/dev/stdout; command -v rbuild | grep -o bin/rbuild; test -r \"$0\"";
+        let want = "nobody\n65534\n65534\n65534\nPLACE\nout\nbin/rbuild\n";
+        assert_eq!(run_as(&mut build, Some("nobody"), text), want, "in {shell}");
+        assert_eq!(run_as(&mut build, Some("nobody"), "exit 3"), "Exited(3)\n");
+        assert_eq!(run_as(&mut build, Some("nobody"), "kill -9 $$"), "Killed(9)\n");
+        assert_eq!(run_as(&mut build, Some("root"), "id -u"), "0\n", "in {shell}");
+        build.begin();
+        assert_eq!(run_as(&mut build, None, "id -u"), "0\n", "in {shell}");
+    }
+}
+
+fn variables_and_files_are_handed_over_from_user_to_user() {
+    if !may_run_as_others() {
+        return;
+    }
+    for shell in ["dash", "bash"] {
+        let mut build = open_build(shell);
+        let steps = [
+            (None, "A=root; cd /", ""),
+            (Some("nobody"), "echo $A; pwd; B=nobody; cd /usr", "root\n/\n"),
+            (Some("nobody"), "echo $A $B; pwd; C=\"it's\n\"", "root nobody\n/usr\n"),
+            (Some("daemon"), "id -un; echo $A $B \"$C\"; unset B", "daemon\nroot nobody it's\n\n"),
+            (None, "echo $A ${B-none}; pwd; id -un", "root none\n/usr\nroot\n"),
+        ];
+        for (user, text, want) in steps {
+            assert_eq!(run_as(&mut build, user, text), want, "{text} in {shell}");
+        }
+        // Whoever had the files before cannot read or change what comes later.
+        let folder = build.private_folder();
+        let hold = format!(
+            "exec 9<>{0}/env.1.sh 8<>{0}/env.2.sh; (sleep 1000; echo) & P=$!",
+            folder.display()
+        );
+        assert_eq!(run_as(&mut build, Some("nobody"), &hold), "");
+        run_as(&mut build, None, "SECRET=1");
+        run_as(&mut build, None, "SECRET=2");
+        let spy = format!(
+            "cat {0}/* 2>/dev/null; ls {0} 2>/dev/null; for it in 0 1 2; do cat {0}/env.$it.sh 2>/dev/null; done; : >{0}/new",
+            folder.display()
+        );
+        let look = "for it in /proc/$P/fd/9 /proc/$P/fd/8; do [ -e $it ] && cat $it; done | grep -c SECRET=2";
+        let (files, _) = build.run_one(&format!(
+            "setpriv --reuid daemon --clear-groups sh -c '{spy}' 2>/dev/null; {look}"
+        ));
+        assert_eq!(files, "0\n", "in {shell}");
+    }
+}
+
+fn a_closed_source_folder_is_said() {
+    if !may_run_as_others() {
+        return;
+    }
+    for shell in ["dash", "bash"] {
+        let mut build = open_build(shell);
+        let source = build.path().join("src");
+        fs::set_permissions(&source, fs::Permissions::from_mode(0o700)).unwrap();
+        let seen = run_as(&mut build, Some("nobody"), "echo never");
+        let want = "the user nobody cannot enter the working directory: it is gone, or it or a \
+                    folder above it is closed to that user; open it with chmod o+x, or move the \
+                    source\nExited(1)\n";
+        assert!(seen.ends_with(want), "{seen}");
+        let mode = fs::metadata(&source).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "it is left as it was");
+    }
+}
+
+fn a_user_who_is_not_there_is_an_error() {
+    let mut build = Build::new("dash");
+    let line = CommandLine { user: Some("nosuchuser"), ..CommandLine::new("echo never") };
+    let err = build.shell.run(line, &mut |_| {}).unwrap_err();
+    assert_eq!(err.to_string(), "there is no user `nosuchuser` in `/etc/passwd`");
+    assert_eq!(build.run(&["echo on"]), "on\n");
+    let own = Command::new("id").arg("-un").output().unwrap().stdout;
+    check_user(String::from_utf8(own).unwrap().trim()).unwrap();
+}
+
+fn nothing_of_another_user_is_left() {
+    if !may_run_as_others() {
+        return;
+    }
+    let mut build = open_build("dash");
+    fs::set_permissions(build.path().join("src"), fs::Permissions::from_mode(0o777)).unwrap();
+    let text =
+        "setsid sh -c 'trap \"\" TERM; echo $$ >new; mv new pid; while :; do sleep 1000; done' &";
+    assert_eq!(run_as(&mut build, Some("nobody"), text), "");
+    let pid = run_as(&mut build, Some("nobody"), "until [ -e pid ]; do :; done; cat pid");
+    let pid = pid.trim().parse().unwrap();
+    assert!(is_alive(pid));
+    build.finish();
+    assert!(!is_alive(pid));
+}
+
+/// A terminal: the end of the person, and the terminal itself.
+fn open_terminal() -> (OwnedFd, Terminal) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let person = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::grantpt(&person).unwrap();
+    rustix::pty::unlockpt(&person).unwrap();
+    let path = rustix::pty::ptsname(&person, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let input = rustix::fs::open(path.as_c_str(), flags, Mode::empty()).unwrap();
+    let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&input, size).unwrap();
+    let output = input.try_clone().unwrap();
+    (person, Terminal { input, output })
+}
+
+/// Types each text when the one before it has been answered, and tells all that is shown.
+fn type_at(person: OwnedFd, lines: &'static [(&str, &str)]) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut person = fs::File::from(person);
+        let mut shown = Vec::new();
+        let mut from = 0;
+        for (wait_for, text) in lines {
+            let mut buffer = [0; 1024];
+            while !String::from_utf8_lossy(&shown[from..]).contains(wait_for) {
+                let count = person.read(&mut buffer).unwrap();
+                shown.extend_from_slice(&buffer[..count]);
+            }
+            from = shown.len();
+            person.write_all(text.as_bytes()).unwrap();
+        }
+        // The rest is there when nobody has the terminal open any more.
+        let _ = person.read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    })
+}
+
+/// A build with a terminal, that has run `commands`.
+fn build_with_terminal(shell: &str, commands: &[&str]) -> (Build, OwnedFd, OwnedFd) {
+    let (person, terminal) = open_terminal();
+    let looked_at = terminal.input.try_clone().unwrap();
+    let start = Start { shell: Some(shell), terminal: Some(terminal), ..Start::default() };
+    let mut build = Build::start(start);
+    build.run(commands);
+    (build, person, looked_at)
+}
+
+const INTERACTION: Interaction<'static> =
+    Interaction { succeeding: false, user: None, before_last: false };
+
+fn a_person_gets_a_shell_with_the_state() {
+    for shell in ["dash", "bash"] {
+        let (mut build, person, terminal) = build_with_terminal(shell, &["A='a b'; cd /usr"]);
+        let before = rustix::termios::tcgetattr(&terminal).unwrap();
+        let typed = type_at(
+            person,
+            &[
+                ("(rbuild) /usr $ ", "echo \"<$A>\" $CODEBUILD_BUILD_SUCCEEDING; stty size; tty\r"),
+                ("(rbuild) /usr $ ", "sh -c 'echo re\"\"ady; exec sleep 1000'\r"),
+                ("ready\r\n", "\x03"),
+                ("(rbuild) /usr $ ", "A=2; cd /; exit 3\r"),
+            ],
+        );
+        let end = within(SHORT, || build.shell.interact(INTERACTION).unwrap());
+        assert_eq!(end, End::Exited(3), "in {shell}");
+        let after = rustix::termios::tcgetattr(&terminal).unwrap();
+        assert_eq!(format!("{before:?}"), format!("{after:?}"), "the terminal is as it was");
+        assert_eq!(build.run(&["echo $A; pwd"]), "a b\n/usr\n", "commands do not notice");
+        build.finish();
+        drop(terminal);
+        let shown = typed.join().unwrap();
+        assert!(shown.contains("<a b> 0\r\n33 99\r\n/dev/pts/"), "in {shell}: {shown}");
+    }
+}
+
+fn a_person_gets_the_state_before_the_last_command() {
+    let (mut build, person, terminal) =
+        build_with_terminal("bash", &["A=1; cd /usr", "A=2; cd /; false"]);
+    let typed = type_at(person, &[("(rbuild) /usr $ ", "echo \"<$A>\"; kill -9 $$\r")]);
+    let line = Interaction { before_last: true, ..INTERACTION };
+    assert_eq!(within(SHORT, || build.shell.interact(line).unwrap()), End::Killed(9));
+    assert_eq!(build.run(&["echo $A; pwd"]), "2\n/\n");
+    drop((build, terminal));
+    assert!(typed.join().unwrap().contains("<1>\r\n"));
+}
+
+fn a_stop_ends_the_shell_of_a_person() {
+    for shell in ["dash", "bash"] {
+        let (person, terminal) = open_terminal();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let looked_at = terminal.input.try_clone().unwrap();
+        let before = rustix::termios::tcgetattr(&looked_at).unwrap();
+        let stop = Some(OwnedFd::from(reader));
+        let terminal = Some(terminal);
+        let mut build =
+            Build::start(Start { shell: Some(shell), terminal, stop, ..Start::default() });
+        let stopper = std::thread::spawn(move || {
+            let mut person = fs::File::from(person);
+            let mut shown = Vec::new();
+            while !shown.ends_with(b"$ ") {
+                let mut byte = [0];
+                person.read_exact(&mut byte).unwrap();
+                shown.push(byte[0]);
+            }
+            writer.write_all(&[15]).unwrap();
+            person
+        });
+        let end = within(SHORT, || build.shell.interact(INTERACTION).unwrap());
+        assert_eq!(end, End::Stopped(15), "in {shell}");
+        let after = rustix::termios::tcgetattr(&looked_at).unwrap();
+        assert_eq!(format!("{before:?}"), format!("{after:?}"), "in {shell}");
+        stopper.join().unwrap();
+    }
+}
+
+fn a_shell_for_a_person_needs_a_terminal() {
+    let mut build = Build::new("dash");
+    let err = build.shell.interact(INTERACTION).unwrap_err();
+    assert_eq!(err.to_string(), "a shell for a person needs a terminal, and there is none");
 }

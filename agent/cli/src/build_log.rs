@@ -241,7 +241,7 @@ pub(crate) fn context(state: State, reason: Option<&Reason>) -> (&'static str, S
         Some(Reason::SecondaryArtifacts { identifier, error }) => {
             ("CLIENT_ERROR", format!("{identifier}: {}", artifacts(error)))
         }
-        Some(Reason::Secrets(err)) => secrets::phase_context(err),
+        Some(Reason::Secrets(err)) => crate::secrets::phase_context(err),
         Some(Reason::Environment(err)) => ("CLIENT_ERROR", err.to_string()),
         Some(Reason::Breakpoint { .. }) => {
             ("CLIENT_ERROR", "the build was ended at a breakpoint".into())

@@ -59,7 +59,6 @@ pub(crate) struct S3Target {
 
 /// What artifacts are called in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "projects choose it"))]
 pub(crate) enum Naming {
     /// As in a folder, below this prefix.
     AsInFolder { prefix: String },
@@ -76,7 +75,6 @@ pub(crate) enum Naming {
 
 /// How S3 is asked to encrypt objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "projects choose it"))]
 pub(crate) enum Encryption {
     /// As the bucket says.
     #[default]
@@ -157,7 +155,6 @@ impl S3Target {
 
 /// Where the artifacts of a build go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "projects choose it"))]
 pub(crate) enum Targets {
     /// All to the same place, told apart by their names.
     One(S3Target),
@@ -177,8 +174,8 @@ pub(crate) struct S3Options {
 }
 
 /// Keeps artifacts in S3.
-pub(crate) struct S3Artifacts {
-    aws: Aws,
+pub(crate) struct S3Artifacts<'a> {
+    aws: &'a Aws,
     targets: Targets,
     /// The folder with the source.
     source: PathBuf,
@@ -188,10 +185,10 @@ pub(crate) struct S3Artifacts {
     sent: BTreeSet<String>,
 }
 
-impl S3Artifacts {
+impl<'a> S3Artifacts<'a> {
     /// Keeps artifacts of the folder `source`; connects to nothing yet.
     pub(crate) fn new(
-        aws: Aws,
+        aws: &'a Aws,
         targets: Targets,
         source: PathBuf,
         options: S3Options,
@@ -282,7 +279,7 @@ fn object_key(text: &str) -> Result<Key, Why> {
     Key::parse(text).map_err(|_| Why::NoKey { text: text.to_owned() })
 }
 
-impl Artifacts for S3Artifacts {
+impl Artifacts for S3Artifacts<'_> {
     fn package(
         &mut self,
         selection: &Selection,

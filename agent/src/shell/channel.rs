@@ -1,17 +1,29 @@
-//! What a build and its supervisor say to each other, over a pair of sockets.
+//! What a build and its supervisor say to each other: requests and reports over a pair of sockets,
+//! and what commands are started with over a pipe.
 //!
-//! A request is one byte, a report is five: a kind and a number.
+//! A request is one byte, a report is five: a kind and a number. An order is one byte, and what
+//! that byte says there is.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    ffi::OsString,
+    io,
+    os::{
+        fd::AsFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::{Path, PathBuf},
+};
 
 use rustix::io::Errno;
+
+use crate::shell::user::Identity;
 
 /// What a build asks of its supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Run the script.
-    Run,
-    /// End everything, and say so.
+    /// End everything, say so, and go on.
+    Reset,
+    /// End everything that someone asked to stop, and say so.
     Stop,
     /// Wait no longer for what does not end by itself.
     Kill,
@@ -32,8 +44,17 @@ pub(super) enum Report {
     Quiet,
 }
 
+/// How the script is to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Order {
+    /// By whom, if not by who runs rbuild.
+    pub(super) identity: Option<Identity>,
+    /// The terminal that it gets, if it gets one.
+    pub(super) terminal: Option<PathBuf>,
+}
+
 const REQUESTS: [(u8, Request); 4] =
-    [(b'r', Request::Run), (b's', Request::Stop), (b'k', Request::Kill), (b'q', Request::Quit)];
+    [(b'r', Request::Reset), (b's', Request::Stop), (b'k', Request::Kill), (b'q', Request::Quit)];
 
 /// Says `request`.
 pub(super) fn send(channel: impl AsFd, request: Request) -> io::Result<()> {
@@ -77,7 +98,56 @@ pub(super) fn report(channel: impl AsFd) -> Option<Report> {
     }
 }
 
-fn write(channel: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+const WITH_IDENTITY: u8 = 1;
+const WITH_TERMINAL: u8 = 2;
+
+/// Gives an order.
+pub(super) fn order(pipe: impl AsFd, order: &Order) -> io::Result<()> {
+    let mut message = vec![0];
+    if let Some(Identity { uid, gid, groups }) = &order.identity {
+        message[0] |= WITH_IDENTITY;
+        for number in [*uid, *gid, length(groups)?].iter().chain(groups) {
+            message.extend(number.to_le_bytes());
+        }
+    }
+    if let Some(terminal) = &order.terminal {
+        message[0] |= WITH_TERMINAL;
+        let terminal = terminal.as_os_str().as_bytes();
+        message.extend(length(terminal)?.to_le_bytes());
+        message.extend(terminal);
+    }
+    write(pipe, &message)
+}
+
+fn length<T>(items: &[T]) -> io::Result<u32> {
+    u32::try_from(items.len()).map_err(io::Error::other)
+}
+
+/// Waits for an order; none if nobody can give one any more.
+pub(super) fn take_order(pipe: impl AsFd) -> Option<Order> {
+    let mut kind = [0];
+    read(&pipe, &mut kind).ok()?;
+    let number = || {
+        let mut bytes = [0; 4];
+        read(&pipe, &mut bytes).ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    let mut order = Order::default();
+    if kind[0] & WITH_IDENTITY != 0 {
+        let (uid, gid, count) = (number()?, number()?, number()?);
+        let groups = (0..count).map(|_| number()).collect::<Option<Vec<u32>>>()?;
+        order.identity = Some(Identity { uid, gid, groups });
+    }
+    if kind[0] & WITH_TERMINAL != 0 {
+        let mut path = vec![0; usize::try_from(number()?).ok()?];
+        read(&pipe, &mut path).ok()?;
+        order.terminal = Some(Path::new(&OsString::from_vec(path)).to_owned());
+    }
+    Some(order)
+}
+
+/// Writes all of `bytes`.
+pub(super) fn write(channel: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(&channel, bytes) {
             Ok(count) => bytes = &bytes[count..],
@@ -109,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_said_is_heard_and_the_end_is_an_end() {
         let (here, there) = UnixStream::pair().unwrap();
-        for request in [Request::Run, Request::Stop, Request::Kill, Request::Quit] {
+        for request in [Request::Reset, Request::Stop, Request::Kill, Request::Quit] {
             send(&here, request).unwrap();
             assert_eq!(receive(&there), request);
         }
@@ -124,5 +194,23 @@ mod tests {
         let (here, there) = UnixStream::pair().unwrap();
         drop(there);
         assert_eq!(report(&here), None);
+    }
+
+    #[test]
+    fn orders_arrive_as_they_were_given() {
+        let (there, here) = io::pipe().unwrap();
+        let identity = Some(Identity { uid: 1000, gid: u32::MAX, groups: vec![1, 70_000] });
+        let terminal = Some(PathBuf::from("/dev/pts/3"));
+        for it in [
+            Order::default(),
+            Order { identity: identity.clone(), terminal: None },
+            Order { identity: None, terminal: terminal.clone() },
+            Order { identity, terminal },
+        ] {
+            order(&here, &it).unwrap();
+            assert_eq!(take_order(&there), Some(it));
+        }
+        drop(here);
+        assert_eq!(take_order(&there), None);
     }
 }

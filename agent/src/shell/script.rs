@@ -6,10 +6,10 @@
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use crate::{environment::Environment, shell::folder::PrivateFolder};
+use crate::environment::Environment;
 
 /// What a shell is to do.
 pub(super) struct Script<'a> {
@@ -19,6 +19,21 @@ pub(super) struct Script<'a> {
     pub(super) text: &'a OsStr,
     /// Whether nothing failed so far.
     pub(super) succeeding: bool,
+    /// Who runs it, if that is not who runs rbuild.
+    pub(super) user: Option<&'a str>,
+    /// Where the variables are; what comes later wins.
+    pub(super) variables: &'a [PathBuf],
+    /// Where its state is saved.
+    pub(super) save: Save<'a>,
+}
+
+/// Where a state is saved, if at all.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Save<'a> {
+    /// The variables.
+    pub(super) variables: Option<&'a Path>,
+    /// The working directory, and a line feed.
+    pub(super) directory: Option<&'a Path>,
 }
 
 /// Names that a shell keeps for itself: it sets them anew, or refuses to have them set.
@@ -73,34 +88,55 @@ pub(super) fn is_identifier(name: &OsStr) -> bool {
 ///
 /// Nothing helps where that text leaves a heredoc open: it takes the group for its content, so
 /// the command ends with what the shell makes of that, and its changes are lost.
-pub(super) fn script(folder: &PrivateFolder, script: &Script<'_>) -> Vec<u8> {
-    let Script { directory, text, succeeding } = *script;
-    let mut script = OsString::new();
-    let variables = quote(folder.variables());
-    for part in [
-        OsStr::new("cd -- "),
-        &quote(directory),
-        OsStr::new(" || { echo 'the working directory is gone: an earlier command left off in a "),
-        OsStr::new("folder that is not there now' >&2; exit 1; }\nset -a\n. "),
-        &variables,
-        OsStr::new(if succeeding {
-            "; CODEBUILD_BUILD_SUCCEEDING=1\n"
-        } else {
-            "; CODEBUILD_BUILD_SUCCEEDING=0\n"
-        }),
-        text,
-        OsStr::new("\n\n{ CODEBUILD_LAST_EXIT=$?\n"),
-        OsStr::new(FORGET_READONLY),
-        OsStr::new("\nexport -p >| "),
-        &variables,
-        OsStr::new(" && pwd >| "),
-        &quote(folder.directory()),
-        OsStr::new(" || exit 1\nexit $CODEBUILD_LAST_EXIT; }\n"),
-        OsStr::new("echo 'the command is not complete: it ends in an operator' >&2; exit 2\n"),
-    ] {
-        script.push(part);
+pub(super) fn script(script: &Script<'_>) -> Vec<u8> {
+    let mut text = OsString::from("cd -- ");
+    text.push(quote(script.directory));
+    text.push(" || { echo ");
+    text.push(quote(no_directory(script.user)));
+    text.push(" >&2; exit 1; }\nset -a\n");
+    for variables in script.variables {
+        text.push(". ");
+        text.push(quote(variables));
+        text.push("; ");
     }
-    script.into_vec()
+    text.push("CODEBUILD_BUILD_SUCCEEDING=");
+    text.push(if script.succeeding { "1\n" } else { "0\n" });
+    text.push(script.text);
+    text.push("\n\n{ CODEBUILD_LAST_EXIT=$?\n");
+    if let Save { variables: Some(variables), directory: Some(directory) } = script.save {
+        text.push(FORGET_READONLY);
+        text.push("\nexport -p >| ");
+        text.push(quote(variables));
+        text.push(" && pwd >| ");
+        text.push(quote(directory));
+        text.push(" || exit 1\n");
+    }
+    text.push("exit $CODEBUILD_LAST_EXIT; }\n");
+    text.push("echo 'the command is not complete: it ends in an operator' >&2; exit 2\n");
+    text.into_vec()
+}
+
+/// What is said if a command cannot start where it should.
+pub(super) fn no_directory(user: Option<&str>) -> String {
+    match user {
+        None => "the working directory is gone: an earlier command left off in a folder that is \
+                 not there now"
+            .to_owned(),
+        Some(user) => format!(
+            "the user {user} cannot enter the working directory: it is gone, or it or a folder \
+             above it is closed to that user; open it with chmod o+x, or move the source"
+        ),
+    }
+}
+
+/// A command that becomes a shell for a person, with all variables. (Those that are set here are
+/// gone with it.) Its name tells which shell it is: bash would read files of the user's.
+pub(super) fn interaction(shell: &Path) -> OsString {
+    let is_bash = shell.file_name().is_some_and(|it| it == "bash");
+    let mut text = OsString::from("set +a; export PS1='(rbuild) $PWD $ '; exec ");
+    text.push(quote(shell));
+    text.push(if is_bash { " --norc --noprofile -i" } else { " -i" });
+    text
 }
 
 /// A command that writes each word, as the shell expands it between double quotes in `directory`,
@@ -134,33 +170,69 @@ fn quote(text: impl AsRef<OsStr>) -> OsString {
 mod tests {
     use std::process::Command;
 
-    use expect_test::expect;
+    use expect_test::{Expect, expect};
 
     use super::*;
     use crate::environment::Facts;
 
+    #[track_caller]
+    fn check(save: Save<'_>, user: Option<&str>, want: Expect) {
+        let it = Script {
+            directory: Path::new("/a'b"),
+            text: OsStr::new("echo \"it's\"\nfalse"),
+            succeeding: false,
+            user,
+            variables: &["/p/env.0.sh".into(), "/p/env.1.sh".into()],
+            save,
+        };
+        want.assert_eq(&String::from_utf8(script(&it)).unwrap());
+    }
+
     #[test]
     fn the_text_of_the_user_is_on_line_four() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = PrivateFolder::create(&[place.path()], Path::new("/bin/true")).unwrap();
-        let text = OsStr::new("echo \"it's\"\nfalse");
-        let it = Script { directory: Path::new("/a'b"), text, succeeding: false };
-        let script = script(&folder, &it);
-        let text = String::from_utf8(script).unwrap();
-        expect![[r#"
-            cd -- '/a'\''b' || { echo 'the working directory is gone: an earlier command left off in a folder that is not there now' >&2; exit 1; }
-            set -a
-            . 'FOLDER/env.sh'; CODEBUILD_BUILD_SUCCEEDING=0
-            echo "it's"
-            false
+        let (variables, directory) =
+            (Some(Path::new("/p/env.2.sh")), Some(Path::new("/p/dir.2.txt")));
+        check(
+            Save { variables, directory },
+            None,
+            expect![[r#"
+                cd -- '/a'\''b' || { echo 'the working directory is gone: an earlier command left off in a folder that is not there now' >&2; exit 1; }
+                set -a
+                . '/p/env.0.sh'; . '/p/env.1.sh'; CODEBUILD_BUILD_SUCCEEDING=0
+                echo "it's"
+                false
 
-            { CODEBUILD_LAST_EXIT=$?
-            [ -z "${BASH_VERSION-}" ] || command export -n BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID 2>/dev/null || :
-            export -p >| 'FOLDER/env.sh' && pwd >| 'FOLDER/dir.txt' || exit 1
-            exit $CODEBUILD_LAST_EXIT; }
-            echo 'the command is not complete: it ends in an operator' >&2; exit 2
-        "#]]
-        .assert_eq(&text.replace(folder.path().to_str().unwrap(), "FOLDER"));
+                { CODEBUILD_LAST_EXIT=$?
+                [ -z "${BASH_VERSION-}" ] || command export -n BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID 2>/dev/null || :
+                export -p >| '/p/env.2.sh' && pwd >| '/p/dir.2.txt' || exit 1
+                exit $CODEBUILD_LAST_EXIT; }
+                echo 'the command is not complete: it ends in an operator' >&2; exit 2
+            "#]],
+        );
+        check(
+            Save::default(),
+            Some("ann"),
+            expect![[r#"
+                cd -- '/a'\''b' || { echo 'the user ann cannot enter the working directory: it is gone, or it or a folder above it is closed to that user; open it with chmod o+x, or move the source' >&2; exit 1; }
+                set -a
+                . '/p/env.0.sh'; . '/p/env.1.sh'; CODEBUILD_BUILD_SUCCEEDING=0
+                echo "it's"
+                false
+
+                { CODEBUILD_LAST_EXIT=$?
+                exit $CODEBUILD_LAST_EXIT; }
+                echo 'the command is not complete: it ends in an operator' >&2; exit 2
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_person_gets_the_shell_of_the_build() {
+        let text = |shell: &str| interaction(Path::new(shell)).into_string().unwrap();
+        expect!["set +a; export PS1='(rbuild) $PWD $ '; exec '/bin/bash' --norc --noprofile -i"]
+            .assert_eq(&text("/bin/bash"));
+        expect!["set +a; export PS1='(rbuild) $PWD $ '; exec '/bin/sh' -i"]
+            .assert_eq(&text("/bin/sh"));
     }
 
     #[test]

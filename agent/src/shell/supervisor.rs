@@ -5,18 +5,22 @@
 //! build is over, or rbuild is gone, for whatever reason, it ends all of that, removes the folder
 //! of the build, and exits.
 //!
+//! Shells are started with `posix_spawn`, which copies nothing of this process: its program is
+//! large, and a copy of what describes its memory takes longer than many a command.
+//!
 //! **Architecture invariant:** one thread, no runtime, and nothing of rbuild's memory: it is a
-//! fresh process of our program, which knows two paths and a channel.
+//! fresh process of our program, which knows a folder, the arguments of a shell, and two channels.
 
 use std::{
-    env, fs,
-    io::{self, Stdin},
+    env,
+    ffi::{CString, OsString, c_char, c_int, c_short},
+    fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
+        fd::OwnedFd,
+        unix::{ffi::OsStringExt, process::CommandExt},
     },
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -24,55 +28,55 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
     process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus},
+    thread::{Gid, Uid},
 };
 
 use crate::shell::{
-    channel::{self, Report, Request},
+    channel::{self, Order, Report, Request},
     folder,
+    processes::{GRACE_TO_DIE, signal_all},
+    user::Identity,
 };
 
-/// How long processes have to end after a build that is over.
+/// How long processes have to end after a build that is over, or before one that starts afresh.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long processes have to end when someone asks the build to stop.
 const GRACE_TO_STOP: Duration = Duration::from_secs(5);
 
-/// How long a process may take to die that was killed: it may hang in the kernel, or belong to
-/// someone whom we may not send signals.
-const GRACE_TO_DIE: Duration = Duration::from_secs(5);
-
 /// Is the supervisor of a build: what the program does when its first argument is
 /// [`SUPERVISE`](super::SUPERVISE), before it does anything else.
 ///
-/// Its standard input is the channel, its standard output and error are what commands write to.
+/// Its standard input is the channel of requests, its standard output is what commands write to,
+/// and its standard error is the pipe of orders.
 pub fn supervise() -> ExitCode {
-    let mut arguments = env::args_os().skip(2).map(PathBuf::from);
-    let (Some(folder), Some(shell)) = (arguments.next(), arguments.next()) else {
+    let mut arguments = env::args_os().skip(2);
+    let Some(folder) = arguments.next().map(PathBuf::from) else { return ExitCode::from(2) };
+    let script: Vec<OsString> = arguments.collect();
+    if script.is_empty() {
         return ExitCode::from(2);
-    };
+    }
     // It is removed in the end, so it had better be ours, should a person call this.
     if !folder::is_private_folder(&folder) {
         return ExitCode::from(2);
     }
-    ignore_signals();
-    if rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_err() {
-        return ExitCode::from(3);
-    }
-    // This fails only where we lead a session already.
-    let _ = rustix::process::setsid();
-    let mut script = Command::new(shell);
-    script.arg(folder::script_in(&folder)).stdin(Stdio::null());
-    in_own_session(&mut script);
-    Supervisor { channel: io::stdin(), is_open: true, script, running: None }.serve();
+    // As long as this is held, nobody takes the folder for one that was left behind.
+    let _lock = folder::lock(&folder);
+    let Ok(mut supervisor) = Supervisor::new(script) else { return ExitCode::from(3) };
+    supervisor.serve();
     // Our build may have removed it.
     let _ = fs::remove_dir_all(folder);
     ExitCode::SUCCESS
 }
 
 struct Supervisor {
-    channel: Stdin,
+    /// Requests come from here, and reports go there.
+    channel: OwnedFd,
     is_open: bool,
-    script: Command,
+    /// Orders come from here, for as long as someone can give one.
+    orders: Option<OwnedFd>,
+    /// The shell, and its arguments.
+    script: Vec<OsString>,
     running: Option<Running>,
 }
 
@@ -83,7 +87,30 @@ struct Running {
     pidfd: Option<OwnedFd>,
 }
 
+/// What a supervisor is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// There is a request.
+    Request,
+    /// There is an order.
+    Order,
+    Nothing,
+}
+
 impl Supervisor {
+    /// Makes this process one: standard streams are then those of commands.
+    fn new(script: Vec<OsString>) -> rustix::io::Result<Self> {
+        ignore_signals();
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        // This fails only where we lead a session already.
+        let _ = rustix::process::setsid();
+        let channel = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        let orders = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
+        rustix::stdio::dup2_stdin(open(Path::new("/dev/null"))?)?;
+        rustix::stdio::dup2_stderr(io::stdout())?;
+        Ok(Self { channel, is_open: true, orders: Some(orders), script, running: None })
+    }
+
     /// Does what it is asked until it is asked to quit, or there is nobody to ask.
     fn serve(&mut self) {
         while self.is_open {
@@ -93,24 +120,25 @@ impl Supervisor {
                 Some(_) => Some(Duration::from_secs(1)),
                 None => None,
             };
-            let is_asked = self.wait_for_something(timeout);
+            let asked = self.wait_for_something(timeout);
             self.reap();
-            if !is_asked {
-                continue;
-            }
-            match self.next_request() {
-                Request::Run => self.start(),
-                Request::Stop => {
-                    self.end_everything(GRACE_TO_STOP);
-                    self.tell(Report::Quiet);
-                }
-                Request::Kill => {
-                    self.end_everything(Duration::ZERO);
-                    self.tell(Report::Quiet);
-                }
-                Request::Quit => self.end_everything(GRACE),
+            match asked {
+                Asked::Request => self.answer(),
+                Asked::Order => self.take_order(),
+                Asked::Nothing => {}
             }
         }
+    }
+
+    fn answer(&mut self) {
+        self.forget_order();
+        match self.next_request() {
+            Request::Reset => self.end_everything(GRACE),
+            Request::Stop => self.end_everything(GRACE_TO_STOP),
+            Request::Kill => self.end_everything(Duration::ZERO),
+            Request::Quit => return self.end_everything(GRACE),
+        }
+        self.tell(Report::Quiet);
     }
 
     fn next_request(&mut self) -> Request {
@@ -124,30 +152,53 @@ impl Supervisor {
         let _ = channel::tell(&self.channel, report);
     }
 
-    fn start(&mut self) {
-        match self.script.spawn() {
-            Ok(child) => {
-                let pid = Pid::from_child(&child);
+    fn take_order(&mut self) {
+        let Some(order) = self.orders.as_ref().and_then(channel::take_order) else {
+            self.orders = None;
+            return;
+        };
+        let started = match order == Order::default() {
+            true => spawn(&self.script),
+            false => fork(&self.script, order),
+        };
+        match started {
+            Ok(pid) => {
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
                 self.running = Some(Running { pid, pidfd });
             }
-            Err(err) => self.tell(Report::NotStarted(err.raw_os_error().unwrap_or(0))),
+            Err(err) => self.tell(Report::NotStarted(err.raw_os_error().unwrap_or_default())),
         }
     }
 
-    /// Waits for a request, for the end of the command, or for a while; true if it is a request.
-    fn wait_for_something(&self, timeout: Option<Duration>) -> bool {
-        let mut fds = Vec::new();
-        if self.is_open {
-            fds.push(PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN));
+    /// Waits for a request, for an order if no command runs, for the end of the one that runs, or
+    /// for a while.
+    fn wait_for_something(&self, timeout: Option<Duration>) -> Asked {
+        let pidfd = self.running.as_ref().and_then(|it| it.pidfd.as_ref());
+        let orders = self.orders.as_ref().filter(|_| self.running.is_none());
+        let [is_requested, is_ordered, _] =
+            poll([Some(&self.channel).filter(|_| self.is_open), orders, pidfd], timeout);
+        match (is_requested, is_ordered) {
+            (true, _) => Asked::Request,
+            (false, true) => Asked::Order,
+            (false, false) => Asked::Nothing,
         }
-        if let Some(Running { pidfd: Some(pidfd), .. }) = &self.running {
-            fds.push(PollFd::new(pidfd, PollFlags::IN));
+    }
+
+    /// Waits for a while, or for a request, or for the end of the command; true if it is a request.
+    fn pause(&self, time: Duration) -> bool {
+        let pidfd = self.running.as_ref().and_then(|it| it.pidfd.as_ref());
+        let [is_requested, _] =
+            poll([Some(&self.channel).filter(|_| self.is_open), pidfd], Some(time));
+        is_requested
+    }
+
+    /// Forgets the order that was given just before everything is to end.
+    fn forget_order(&mut self) {
+        if let Some(orders) = &self.orders
+            && let [true] = poll([Some(orders)], Some(Duration::ZERO))
+        {
+            channel::take_order(orders);
         }
-        let timeout = timeout.and_then(|it| Timespec::try_from(it).ok());
-        // An error means a signal, or no memory: in both cases, look again.
-        let is_ready = rustix::event::poll(&mut fds, timeout.as_ref()).is_ok();
-        is_ready && self.is_open && !fds[0].revents().is_empty()
     }
 
     /// Takes note of all processes that have ended; true if there is none left.
@@ -163,10 +214,9 @@ impl Supervisor {
     }
 
     fn ended(&mut self, pid: Pid, status: WaitStatus) {
-        if self.running.as_ref().is_none_or(|it| it.pid != pid) {
+        if self.running.take_if(|it| it.pid == pid).is_none() {
             return;
         }
-        self.running = None;
         self.tell(match (status.exit_status(), status.terminating_signal()) {
             (Some(status), _) => Report::Exited(status),
             (None, signal) => Report::Killed(signal.unwrap_or(0)),
@@ -189,11 +239,11 @@ impl Supervisor {
             if start.elapsed() >= grace {
                 signal_all(Signal::KILL);
             }
-            if self.wait_for_something(Some(pause)) {
+            if self.pause(pause) {
                 match self.next_request() {
                     Request::Kill => grace = start.elapsed(),
                     Request::Quit => grace = grace.min(start.elapsed() + GRACE),
-                    Request::Run | Request::Stop => {}
+                    Request::Reset | Request::Stop => {}
                 }
             }
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -201,61 +251,134 @@ impl Supervisor {
     }
 }
 
-/// Sends `signal` to every process below this one.
-fn signal_all(signal: Signal) {
-    for pid in descendants() {
-        // It may have ended by now.
-        let _ = rustix::process::kill_process(pid, signal);
+/// Waits until one of the files can be read, or has an end, or `timeout` is over; which ones do.
+fn poll<const N: usize>(files: [Option<&OwnedFd>; N], timeout: Option<Duration>) -> [bool; N] {
+    let mut fds: Vec<PollFd<'_>> =
+        files.iter().flatten().map(|it| PollFd::new(*it, PollFlags::IN)).collect();
+    let timeout = timeout.and_then(|it| Timespec::try_from(it).ok());
+    // An error means a signal, or no memory: in both cases, look again.
+    let is_polled = rustix::event::poll(&mut fds, timeout.as_ref()).is_ok();
+    let mut fds = fds.iter();
+    files.map(|it| {
+        it.and_then(|_| fds.next()).is_some_and(|it| is_polled && !it.revents().is_empty())
+    })
+}
+
+/// Gives this process what the order says.
+fn obey(order: &Order) -> rustix::io::Result<()> {
+    if let Some(terminal) = &order.terminal {
+        // A session without a terminal gets the first one that its leader opens.
+        let terminal = open_terminal(terminal)?;
+        rustix::stdio::dup2_stdin(&terminal)?;
+        rustix::stdio::dup2_stdout(&terminal)?;
+        rustix::stdio::dup2_stderr(&terminal)?;
     }
-}
-
-/// Every process below this one.
-fn descendants() -> Vec<Pid> {
-    let processes = processes();
-    let mut found = vec![rustix::process::getpid()];
-    let mut next = 0;
-    while next < found.len() {
-        let parent = found[next];
-        found.extend(processes.iter().filter(|it| it.parent == Some(parent)).map(|it| it.pid));
-        next += 1;
+    if let Some(identity) = &order.identity {
+        assume(identity)?;
     }
-    found.split_off(1)
+    Ok(())
 }
 
-struct Process {
-    pid: Pid,
-    parent: Option<Pid>,
+/// Makes this process, which has one thread, one of another user.
+fn assume(Identity { uid, gid, groups }: &Identity) -> rustix::io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    rustix::thread::set_thread_gid(Gid::from_raw(*gid))?;
+    rustix::thread::set_thread_uid(Uid::from_raw(*uid))
 }
 
-/// Every process that there is, from `/proc`.
-fn processes() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            let pid = Pid::from_raw(name.to_str()?.parse().ok()?)?;
-            // What it is called stands in parentheses, and may hold some itself.
-            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-            let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
-            let rest = String::from_utf8_lossy(&stat[end_of_name + 1..]).into_owned();
-            let parent = rest.split_whitespace().nth(1)?.parse().ok()?;
-            Some(Process { pid, parent: Pid::from_raw(parent) })
-        })
-        .collect()
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Makes the process lead a session, so that signals of a terminal do not reach it; and lets it
-/// die with the supervisor, should anyone kill that.
-#[expect(unsafe_code, reason = "the standard library has no other way to call setsid in a child")]
-fn in_own_session(command: &mut Command) {
-    // SAFETY: between fork and exec, the closure makes two system calls and nothing else.
+fn open_terminal(path: &Path) -> rustix::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Starts a shell as an order says that is out of the ordinary.
+fn fork(script: &[OsString], order: Order) -> io::Result<Pid> {
+    let (shell, arguments) = script.split_first().ok_or(io::ErrorKind::NotFound)?;
+    let mut command = Command::new(shell);
+    command.args(arguments);
+    #[expect(unsafe_code, reason = "the standard library has no other way to do this in a child")]
+    // SAFETY: this process has one thread, so no lock is held by another one when it forks.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             rustix::process::setsid()?;
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            Ok(())
+            Ok(obey(&order)?)
         });
     }
+    Ok(Pid::from_child(&command.spawn()?))
+}
+
+/// Starts a shell that leads a session, so that no terminal and no signal to a group reaches it.
+fn spawn(script: &[OsString]) -> io::Result<Pid> {
+    let arguments: Vec<CString> =
+        script.iter().map(|it| CString::new(it.clone().into_vec())).collect::<Result<_, _>>()?;
+    let mut pointers: Vec<*const c_char> = arguments.iter().map(|it| it.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    let mut attributes = Attributes([0; 64]);
+    let mut pid = 0;
+    // Rust programs ignore this signal; others should not.
+    let mut signals = Signals([0; 16]);
+    signals.0[0] = 1 << (Signal::PIPE.as_raw() - 1);
+    #[expect(unsafe_code, reason = "the standard library has no other way to use SETSID")]
+    // SAFETY: `attributes` is large enough for the attributes of each C library, and initialised
+    // before it is used; `pointers` ends in a null, and what it points to lives until the end; and
+    // nothing changes the environment of this process, which has one thread.
+    let errno = unsafe {
+        posix_spawnattr_init(&raw mut attributes);
+        posix_spawnattr_setsigdefault(&raw mut attributes, &raw const signals);
+        posix_spawnattr_setflags(&raw mut attributes, SPAWN_SETSIGDEF | SPAWN_SETSID);
+        let program = pointers[0];
+        let no_actions = std::ptr::null();
+        posix_spawn(
+            &raw mut pid,
+            program,
+            no_actions,
+            &raw const attributes,
+            pointers.as_ptr(),
+            environ,
+        )
+    };
+    match (errno, Pid::from_raw(pid)) {
+        (0, Some(pid)) => Ok(pid),
+        (errno, _) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// `posix_spawnattr_t`, which has 336 bytes in glibc and in musl; and then some.
+#[repr(C, align(16))]
+struct Attributes([u64; 64]);
+
+/// `sigset_t`: a bit for each signal, the first one for 1.
+#[repr(C)]
+struct Signals([u64; 16]);
+
+// spawn.h; these are the same in glibc and in musl.
+const SPAWN_SETSIGDEF: c_short = 0x04;
+const SPAWN_SETSID: c_short = 0x80;
+
+#[expect(unsafe_code, reason = "neither the standard library nor rustix has these")]
+// SAFETY: these are the signatures of the C library, which every program has that uses the standard
+// library. `signal` gets functions, or SIG_DFL, which is 0.
+unsafe extern "C" {
+    static environ: *const *const c_char;
+    fn posix_spawnattr_init(attributes: *mut Attributes) -> c_int;
+    fn posix_spawnattr_setsigdefault(attributes: *mut Attributes, signals: *const Signals)
+    -> c_int;
+    fn posix_spawnattr_setflags(attributes: *mut Attributes, flags: c_short) -> c_int;
+    fn posix_spawn(
+        pid: *mut c_int,
+        program: *const c_char,
+        actions: *const u8,
+        attributes: *const Attributes,
+        arguments: *const *const c_char,
+        environment: *const *const c_char,
+    ) -> c_int;
+    safe fn signal(number: c_int, handler: Option<extern "C" fn(c_int)>) -> usize;
 }
 
 /// Lets signals do nothing to this process: rbuild decides when a build ends, and a supervisor
@@ -265,15 +388,9 @@ fn in_own_session(command: &mut Command) {
 /// on to ignore them.
 fn ignore_signals() {
     extern "C" fn nothing(_: i32) {}
-    #[expect(unsafe_code, reason = "neither the standard library nor rustix sets signal handlers")]
-    // SAFETY: this is the signature of signal(2) of the C library, which every program has that
-    // uses the standard library, for handlers that are functions.
-    unsafe extern "C" {
-        safe fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
-    }
     for it in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2] {
-        signal(it.as_raw(), nothing);
+        signal(it.as_raw(), Some(nothing));
     }
     // Whoever started rbuild may ignore this one, and then no process could be waited for.
-    signal(Signal::CHILD.as_raw(), nothing);
+    signal(Signal::CHILD.as_raw(), None);
 }

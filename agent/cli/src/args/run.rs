@@ -7,13 +7,17 @@ use clap::ValueEnum;
 /// How the log of a build is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Log {
-    /// Progress on a terminal, else CodeBuild's lines
+    /// Progress on a terminal, groups on GitHub Actions, else CodeBuild's lines
     #[default]
     Auto,
     /// CodeBuild's lines
     Codebuild,
     /// Progress, under which the output of commands scrolls
     Progress,
+    /// Commands and what they write, nothing drawn
+    Plain,
+    /// Groups, masks and annotations for GitHub Actions
+    Github,
 }
 
 /// How artifacts are packed.
@@ -23,6 +27,15 @@ pub(crate) enum Packaging {
     None,
     /// One zip file
     Zip,
+}
+
+/// Who encrypts artifacts in S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    /// S3 itself.
+    S3,
+    /// KMS, with this key, or with that of S3 in the account.
+    Kms(Option<String>),
 }
 
 /// A phase of a buildspec, by the name that it has there.
@@ -166,6 +179,16 @@ pub(crate) struct Run {
     #[arg(long, value_enum, value_name = "FORM", help_heading = ARTIFACTS)]
     pub(crate) artifacts_packaging: Option<Packaging>,
 
+    /// Have S3 encrypt artifacts [default: as the project or the bucket says]
+    #[arg(
+        long,
+        value_name = "AES256|aws:kms[:KEY]",
+        value_parser = encryption,
+        requires = "artifacts",
+        help_heading = ARTIFACTS
+    )]
+    pub(crate) artifacts_encryption: Option<Encryption>,
+
     /// Upload artifacts to where the project has them on AWS
     #[arg(
         long,
@@ -266,6 +289,18 @@ const DEBUGGING: &str = "Debugging";
 const OUTPUT: &str = "Output";
 const LOCAL_AGENT: &str = "As codebuild_build.sh has them (with -a, -e and -p)";
 
+/// Reads who encrypts artifacts in S3.
+fn encryption(text: &str) -> Result<Encryption, String> {
+    match text.strip_prefix("aws:kms") {
+        None if text == "AES256" => Ok(Encryption::S3),
+        Some("") => Ok(Encryption::Kms(None)),
+        Some(key) if key.starts_with(':') && 1 < key.len() => {
+            Ok(Encryption::Kms(Some(key[1..].to_owned())))
+        }
+        _ => Err("write it as AES256, aws:kms, or aws:kms:KEY".to_owned()),
+    }
+}
+
 /// Reads a time such as `90s`, `30m`, `1h30m`, or a number of minutes.
 fn time(text: &str) -> Result<Duration, String> {
     let unclear = || "write it as 90s, 30m, 1h, or a number of minutes".to_owned();
@@ -297,6 +332,23 @@ fn time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn encryption_is_by_s3_or_by_a_key() {
+        let key = |it: &str| Ok(Encryption::Kms(Some(it.to_owned())));
+        let unclear = Err("write it as AES256, aws:kms, or aws:kms:KEY".to_owned());
+        for (text, want) in [
+            ("AES256", Ok(Encryption::S3)),
+            ("aws:kms", Ok(Encryption::Kms(None))),
+            ("aws:kms:alias/shop", key("alias/shop")),
+            ("aws:kms:arn:aws:kms:eu-west-1:1:key/2", key("arn:aws:kms:eu-west-1:1:key/2")),
+            ("aws:kms:", unclear.clone()),
+            ("kms", unclear.clone()),
+            ("", unclear),
+        ] {
+            assert_eq!(encryption(text), want, "for `{text}`");
+        }
+    }
 
     #[test]
     fn times_have_units_and_minutes_need_none() {

@@ -1,9 +1,10 @@
 //! `rbuild run`
 //!
 //! Read in this order: here, [`settings`] (what flags and files say, of which [`sources`],
-//! [`env_file`] and [`project`] read some), [`buildspec`], [`mod@facts`], [`environment`],
-//! [`mod@place`]. [`dry_run`] prints what would run; [`resume`] and [`state`] are what is kept
-//! between builds.
+//! [`env_file`] and [`project`] read some), [`buildspec`], [`runtimes`], [`mod@facts`],
+//! [`environment`], [`git_credentials`], [`artifacts`] and [`mod@place`] (where they go),
+//! [`verdict`] (what is said in the end). [`dry_run`] prints what would run; [`resume`] and
+//! [`state`] are what is kept between builds.
 
 use std::{
     ffi::OsString,
@@ -12,18 +13,17 @@ use std::{
     iter::repeat,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rbuild_agent::{
-    artifacts::{self, ArtifactsError, LocalArtifacts, Location},
     buildspec::Buildspec,
     event::Event,
-    plan::{Inputs, Plan},
+    plan::{Inputs, Plan, PlanError, Resume, Start},
     resume::State,
-    run::{self, Outcome, Reason, Report, RunError},
-    secret::Redactor,
-    shell::{End, LocalShell, PrivateFolder, Setup, ShellError},
+    run::{self, Ports, Report},
+    secret::{Redactor, Secret, Secrets},
+    shell::{LocalShell, PrivateFolder, Setup, Terminal, check_user},
 };
 use signal_hook::{
     consts::{SIGHUP, TERM_SIGNALS},
@@ -32,29 +32,37 @@ use signal_hook::{
 
 use crate::{
     args::{Global, Run},
-    console::{self, builds::View, excerpt::excerpt, size},
+    aws::{Asked, Aws},
+    console::{self, builds::View, course::Course},
     failure::{Failure, Kind},
     host,
+    secrets::{AwsSecrets, FileSecrets},
 };
 
+mod artifacts;
 mod buildspec;
 mod dry_run;
 mod env_file;
 mod environment;
 mod facts;
 mod git;
+mod git_credentials;
 mod place;
 mod project;
 mod resume;
+mod runtimes;
 mod settings;
 mod sources;
 mod state;
+mod verdict;
 
-use buildspec::{Source, warn_of_unknown_keys};
+pub(super) use buildspec::LARGEST_BUILDSPEC;
+
+use buildspec::Source;
 use dry_run::DryRun;
 use facts::facts;
-use place::Place;
-use settings::{Destination, Files, Settings, Start};
+use settings::{Files, Settings};
+use verdict::{run_failure, shell_failure, tell, verdict};
 
 /// A build that is known, and did not begin.
 struct Build<'a> {
@@ -68,10 +76,13 @@ struct Build<'a> {
     /// What is known of the build before, if this one goes on with it.
     state: Option<State>,
     started: Duration,
+    /// When it has run too long.
+    deadline: Option<Instant>,
 }
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let started = host::now();
+    console::begin(args);
     let mut settings = Settings::new(args, Files::read(args)?)?;
     settings.notes.iter().for_each(|it| console::warn(it));
     let folder = match &settings.sources.primary {
@@ -82,27 +93,34 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
         *secondary = source_folder(secondary)?;
     }
     let (source, buildspec) = buildspec::read(&settings.buildspec, &folder)?;
-    warn_of_unknown_keys(&source.shown, &buildspec.unknown_keys);
     let buildspec = settings.fit(buildspec)?;
     let state = match settings.resumes {
         true => Some(resume::load(&folder, &buildspec.phases)?),
         false => None,
     };
-    let build = Build { args, global, settings, folder, source, buildspec, state, started };
+    let deadline = settings.timeout.and_then(|it| Instant::now().checked_add(it));
+    let build =
+        Build { args, global, settings, folder, source, buildspec, state, started, deadline };
     match args.debugging.dry_run {
         true => build.print(),
         false => build.run(),
     }
 }
 
+/// The folder that comes first on the commands' PATH, and the build's number.
+struct Own {
+    programs: PathBuf,
+    number: u64,
+}
+
 impl Build<'_> {
     /// Prints the plan.
     fn print(self) -> Result<(), Failure> {
         let base_environment = environment::base(self.args, self.global)?;
-        let inputs = self.inputs(base_environment, PathBuf::new(), 1);
+        let own = Own { programs: PathBuf::new(), number: 1 };
+        let inputs = self.inputs(base_environment, own, Vec::new())?;
         let Self { args, settings, source, buildspec, state, .. } = self;
-        let plan =
-            Plan::new(buildspec.clone(), inputs).map_err(|err| Failure::of(Kind::Input, err))?;
+        let plan = plan(buildspec.clone(), inputs)?;
         let dry_run = DryRun {
             settings: &settings,
             source: &source,
@@ -118,33 +136,47 @@ impl Build<'_> {
 
     /// Runs the build, shows it, and keeps what it leaves behind.
     fn run(self) -> Result<(), Failure> {
+        check_users(&self.buildspec)?;
         let program = host::program()?;
         // From here on, a signal ends the build in order, and nothing is left behind.
         let stop = signals()?;
-        let _terminal = self.settings.breaks.are_any().then(host::terminal).transpose()?;
-        let base_environment = environment::base(self.args, self.global)?;
+        let terminal = self.settings.are_breaks().then(terminal).transpose()?;
+        let mut base_environment = environment::base(self.args, self.global)?;
         let private = private_folder(&program)?;
-        let (programs, number) = (private.programs(), state::next_build_number(&self.folder));
-        let inputs = self.inputs(base_environment, programs.clone(), number);
-        let Self { args, settings, folder, source, buildspec, state, started, .. } = self;
-        let plan = Plan::new(buildspec, inputs).map_err(|err| Failure::of(Kind::Input, err))?;
-        let mut place = place(&settings.destination, &plan)?;
-        let mut artifacts = local_artifacts(&settings.destination, &folder, &place)?;
+        let hidden = self.hidden(&private, &mut base_environment)?;
+        let programs = private.programs();
+        let number = state::next_build_number(&self.folder);
+        let own = Own { programs: programs.clone(), number };
+        let inputs = self.inputs(base_environment, own, hidden)?;
+        let Self { args, settings, folder, source, buildspec, state, started, deadline, .. } = self;
+        let proxy = buildspec.proxy;
+        let plan = plan(buildspec, inputs)?;
+        let aws = aws(&settings);
+        let mut secrets: Box<dyn Secrets> = match &args.secrets {
+            Some(file) => Box::new(FileSecrets::read(file)?),
+            None => Box::new(AwsSecrets::new(&aws)),
+        };
+        let mut artifacts = artifacts::Keeper::new(&settings.destination, &plan, &aws, proxy)?;
         let setup = Setup {
             supervisor: &program,
             shell: plan.shell().name(),
             environment: plan.environment(),
-            directory: plan.source(),
+            directory: plan.start_directory(),
             stop: Some(stop),
+            deadline,
+            terminal,
+            choices: *plan.choices(),
         };
         let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
         match &state {
             Some(state) => resume::warn_of_withheld(state),
             None => resume::forget(&folder),
         }
-        let mut view = View::new(args.log);
+        let mut view = View::new(args, Course::new(source.spot(), plan.phases()));
         let mut redactor = Redactor::default();
-        let report = run::run(&plan, &mut shell, &mut artifacts, &mut |event| {
+        let ports =
+            Ports { shell: &mut shell, secrets: &mut *secrets, artifacts: artifacts.port() };
+        let report = run::run(&plan, ports, &mut |event| {
             if let Event::SecretsKnown(known) = event {
                 redactor = known.clone();
             }
@@ -152,42 +184,103 @@ impl Build<'_> {
         });
         let ended = shell.finish(&mut |bytes| view.output(bytes));
         let shown = view.finish();
-        let mut report = report.map_err(run_failure)?;
+        let mut report = report.map_err(|err| run_failure(err, &plan, &source))?;
         ended.map_err(shell_failure)?;
-        place.settle(&mut report.artifacts)?;
-        let next = keep(&report, &plan, &programs, &redactor, settings.start);
+        artifacts.settle(&mut report.artifacts)?;
+        let next = keep(&report, &plan, &programs, &redactor);
         tell(&report, host::now().saturating_sub(started));
         verdict(&report, &source).map_err(|failure| failure.hint_if(next))?;
         shown
     }
 
-    /// What the plan is made of, besides the buildspec.
-    fn inputs(&self, base_environment: Variables, programs: PathBuf, number: u64) -> Inputs {
-        let Settings { sources, variables, choices, .. } = &self.settings;
-        let secondary = sources.secondary.clone();
-        let overrides = variables.env_files.iter().chain(&variables.flags);
-        Inputs {
-            buildspec_path: self.source.path.clone(),
-            base_environment,
-            project_variables: variables.project.clone(),
-            overrides: overrides.cloned().collect(),
-            choices: *choices,
-            facts: facts(&self.settings, &self.folder, secondary, self.started, number),
-            programs,
+    /// Values that output must not show and that are no secrets of the buildspec: credentials.
+    /// Those of the source are put where git finds them, if the buildspec asks for that.
+    fn hidden(
+        &self,
+        private: &PrivateFolder,
+        base_environment: &mut Variables,
+    ) -> Result<Vec<Secret>, Failure> {
+        let mut hidden = environment::credentials(base_environment);
+        if self.buildspec.git_credentials {
+            let given = git_credentials::give(&self.folder, private, base_environment);
+            hidden.extend(given.map_err(shell_failure)?);
         }
+        Ok(hidden)
     }
+
+    /// What the plan is made of, besides the buildspec.
+    fn inputs(
+        &self,
+        base_environment: Variables,
+        own: Own,
+        hidden: Vec<Secret>,
+    ) -> Result<Inputs, Failure> {
+        let Settings { sources, variables, choices, start, breaks, .. } = &self.settings;
+        let secondary = sources.secondary.clone();
+        let overrides: Vec<_> =
+            variables.env_files.iter().chain(&variables.flags).cloned().collect();
+        let layers = [&self.buildspec.variables, &variables.project, &overrides];
+        let runtime_commands = runtimes::select(
+            self.args.runtimes_file.as_deref(),
+            &self.buildspec,
+            &runtimes::Known { base: &base_environment, layers },
+            &self.source,
+        )?;
+        Ok(Inputs {
+            buildspec_path: self.source.path.clone(),
+            project_variables: variables.project.clone(),
+            overrides,
+            hidden,
+            choices: *choices,
+            facts: facts(&self.settings, &self.folder, secondary, self.started, own.number),
+            start: *start,
+            resume: self.state.as_ref().map(|state| Resume {
+                step: state.step,
+                directory: state.directory.clone(),
+                set: state.variables(&own.programs),
+                unset: state.unset.clone(),
+            }),
+            programs: own.programs,
+            breaks: breaks.clone(),
+            runtime_commands,
+            base_environment,
+        })
+    }
+}
+
+fn plan(buildspec: Buildspec, inputs: Inputs) -> Result<Plan, Failure> {
+    Plan::new(buildspec, inputs).map_err(|err| {
+        let hint = matches!(err, PlanError::NoSuchBreak { .. })
+            .then_some("--dry-run shows the numbers of commands");
+        Failure::of(Kind::Input, err).hint_if(hint)
+    })
+}
+
+/// AWS as the flags and the project have it.
+fn aws(settings: &Settings) -> Aws {
+    let region = settings.project.as_ref().and_then(|it| it.region.clone());
+    Aws::asked(Asked { profile: settings.profile.clone(), region })
+}
+
+/// Checks that there are the users who are to run commands, and that we may be them.
+fn check_users(buildspec: &Buildspec) -> Result<(), Failure> {
+    let of_phases = buildspec.phases.iter().filter_map(|it| it.run_as.as_ref());
+    let mut users = buildspec.run_as.iter().chain(of_phases);
+    users.try_for_each(|it| check_user(&it.name)).map_err(shell_failure)
+}
+
+fn terminal() -> Result<Terminal, Failure> {
+    let input = host::terminal()?;
+    let output = input.try_clone().map_err(|err| {
+        Failure::new(Kind::Outside, "the terminal could not be used").because(err)
+    })?;
+    Ok(Terminal { input, output })
 }
 
 /// Keeps where a build that did not succeed can go on, and says how; a build that succeeded has
 /// nothing left to do. A phase that ran alone is no build.
-fn keep(
-    report: &Report,
-    plan: &Plan,
-    programs: &Path,
-    redactor: &Redactor,
-    start: Start,
-) -> Option<String> {
-    if let Start::Only(_) = start {
+fn keep(report: &Report, plan: &Plan, programs: &Path, redactor: &Redactor) -> Option<String> {
+    if let Start::Only(_) = plan.start() {
         return None;
     }
     match &report.resume {
@@ -221,36 +314,6 @@ fn private_folder(program: &Path) -> Result<PrivateFolder, Failure> {
     PrivateFolder::create(&[Path::new("/dev/shm"), &temporary], program).map_err(shell_failure)
 }
 
-/// Where artifacts go, if there are any.
-fn place(destination: &Destination, plan: &Plan) -> Result<Place, Failure> {
-    match destination {
-        _ if plan.artifacts().is_none() => Ok(Place::nowhere()),
-        Destination::Folder { asked, .. } => Place::new(asked.as_deref(), plan.source()),
-        Destination::Uri { .. } | Destination::Project { .. } => {
-            let message = "artifacts cannot go to S3 yet";
-            Err(Failure::new(Kind::Input, message).hint("name a folder: -a DIR"))
-        }
-        Destination::Nowhere => Ok(Place::nowhere()),
-    }
-}
-
-/// Keeps the artifacts in `place`.
-fn local_artifacts(
-    destination: &Destination,
-    folder: &Path,
-    place: &Place,
-) -> Result<LocalArtifacts, Failure> {
-    let packaging = match destination {
-        Destination::Folder { packaging, .. } => *packaging,
-        Destination::Uri { .. } | Destination::Project { .. } | Destination::Nowhere => {
-            artifacts::Packaging::Folder
-        }
-    };
-    let modified = host::source_date_epoch()?.and_then(|it| u64::try_from(it).ok());
-    let destination = place.destination().to_owned();
-    Ok(LocalArtifacts { source: folder.to_owned(), destination, packaging, modified })
-}
-
 /// How long a build may take to stop: its commands have five seconds. If it takes longer, nobody
 /// reads its output; then rbuild ends, and the supervisor ends the rest.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -273,70 +336,6 @@ fn signals() -> Result<OwnedFd, Failure> {
         }
     });
     Ok(reader.into())
-}
-
-/// What is left to say after the log.
-fn tell(report: &Report, time: Duration) {
-    for packed in &report.artifacts {
-        let files = if packed.files == 1 { "file" } else { "files" };
-        let (count, size) = (packed.files, size::bytes(packed.bytes));
-        let path = match &packed.location {
-            Location::Local(path) => path.display().to_string(),
-            Location::Remote(uri) => uri.clone(),
-        };
-        console::say(&format!("artifacts: {path} ({count} {files}, {size})"));
-    }
-    if matches!(report.outcome, Outcome::Succeeded) {
-        console::say(&format!("the build succeeded in {}", size::time(time)));
-    }
-}
-
-fn verdict(report: &Report, source: &Source) -> Result<(), Failure> {
-    match &report.outcome {
-        Outcome::Succeeded => Ok(()),
-        Outcome::Stopped { stage, signal } => {
-            let message = format!("stopped by {} in {stage}", host::signal_name(*signal));
-            Err(Failure::new(Kind::Stopped(*signal), message))
-        }
-        Outcome::Failed(failure) => match &failure.reason {
-            Reason::Command { command, end } => {
-                let end = match end {
-                    End::Exited(status) => format!("exited with status {status}"),
-                    End::Killed(signal) => format!("was killed by {}", host::signal_name(*signal)),
-                    End::Stopped(_) => "was stopped".to_owned(),
-                    End::TimedOut => "ran out of time".to_owned(),
-                };
-                let message = format!("the build failed in {}: a command {end}", failure.stage);
-                let place = command.place;
-                let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
-                Err(Failure::new(Kind::Build, message).excerpt(excerpt))
-            }
-            Reason::Artifacts(err) => Err(artifacts_failure(Kind::Build, err)),
-        },
-    }
-}
-
-fn artifacts_failure(kind: Kind, err: &ArtifactsError) -> Failure {
-    let failure = Failure::new(kind, format!("the artifacts could not be collected: {err}"));
-    match std::error::Error::source(err) {
-        Some(cause) => failure.note(format!("caused by: {cause}")),
-        None => failure,
-    }
-}
-
-fn run_failure(err: RunError) -> Failure {
-    match err {
-        RunError::Artifacts { source } => artifacts_failure(Kind::Outside, &source),
-        RunError::Shell { .. } => Failure::of(Kind::Outside, err),
-    }
-}
-
-fn shell_failure(err: ShellError) -> Failure {
-    match err {
-        ShellError::NoShell { .. } => Failure::of(Kind::Input, err)
-            .hint("commands need a shell; `env.shell` in the buildspec chooses one"),
-        err => Failure::of(Kind::Outside, err),
-    }
 }
 
 /// Variables as the agent takes them.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use rbuild_agent::{
+    artifacts::Skipped,
     buildspec::{IgnoredKey, UnknownKey},
     event::Event,
     phase::State,
@@ -350,6 +351,19 @@ fn warn(event: &Event<'_>, buildspec: &Spot) {
         Event::NameCollision { name, dropped, .. } => {
             let (name, dropped) = (name.display(), dropped.display());
             super::warn(&format!("two artifacts are called `{name}`: `{dropped}` is left out"));
+        }
+        Event::FileSkipped { path, reason } => {
+            let path = path.display();
+            super::warn(&match reason {
+                Skipped::DanglingLink => format!("`{path}` is left out: the link leads nowhere"),
+                Skipped::NotAFile => format!("`{path}` is left out: it is no regular file"),
+            });
+        }
+        Event::ExportRefused { name } => {
+            super::warn(&format!("`{name}` is not exported: CodeBuild lets no build do that"));
+        }
+        Event::ExportUnset { name } => {
+            super::warn(&format!("`{name}` is not exported: there is no such variable"));
         }
         _ => {}
     }

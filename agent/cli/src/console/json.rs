@@ -21,6 +21,7 @@
 //! | `command_finished` | a command ended | those of a command, `duration_ms`, `reason`, `status`?, `signal`? |
 //! | `retry` | something is tried again | `scope`, `phase`, `attempt`, `of` |
 //! | `breakpoint` | a person has the terminal | those of a command, `text`, `failed` |
+//! | `breakpoint_left` | the person left it | `reason`, `status`?, `signal`? |
 //! | `exported` | the exported variables | `variables` |
 //! | `pattern` | a pattern of the artifacts was matched | `pattern`, `files` |
 //! | `artifacts_progress` | a part of the artifacts was sent | `sent`, `total` |
@@ -59,7 +60,6 @@ use crate::{
 };
 
 /// The JSON Schema of the events.
-#[cfg_attr(not(test), expect(dead_code, reason = "it is printed by a command of its own"))]
 pub(crate) const SCHEMA: &str = include_str!("events.schema.json");
 
 /// The version of the format.
@@ -223,6 +223,7 @@ pub(super) fn lines(event: &Event<'_>, course: &Course) -> String {
             .command(command, course)
             .text("text", &command.text)
             .with("failed", *failed),
+        Event::BreakpointLeft { end } => ended(line("breakpoint_left"), *end),
         Event::VariablesExported(variables) => {
             line("exported").with("variables", exported(variables, course))
         }
@@ -245,6 +246,9 @@ pub(super) fn lines(event: &Event<'_>, course: &Course) -> String {
         | Event::BaseDirectoryFound(_)
         | Event::FilesFound(_)
         | Event::NameCollision { .. }
+        | Event::FileSkipped { .. }
+        | Event::ExportRefused { .. }
+        | Event::ExportUnset { .. }
         | Event::SecondaryArtifacts { .. } => return String::new(),
     };
     line.end()

@@ -291,7 +291,7 @@ fn objects_are_encrypted_and_marked_as_the_project_says() {
         let build_arn = Some("arn:aws:codebuild:eu-west-1:1:build/shop:b-1".to_owned());
         let options = S3Options { build_arn, ..S3Options::default() };
         let source = source.path().to_owned();
-        let mut artifacts = S3Artifacts::new(aws, targets, source, options).unwrap();
+        let mut artifacts = S3Artifacts::new(&aws, targets, source, options).unwrap();
         let selection = Selection { files: vec![file.to_owned()], ..Selection::default() };
         let (mut told, size) = (None, fs::metadata(source_file(file)).unwrap().len());
         let packed = artifacts.package(&selection, &mut || None, &mut |event| {
@@ -335,7 +335,7 @@ fn a_project_has_a_place_for_each_of_its_artifacts() {
         vec![("site".to_owned(), target("site.zip")), ("twice".to_owned(), target("n"))];
     let targets = Targets::Project { primary: Some(target("n")), secondary };
     let source = source.path().to_owned();
-    let mut artifacts = S3Artifacts::new(aws, targets, source, S3Options::default()).unwrap();
+    let mut artifacts = S3Artifacts::new(&aws, targets, source, S3Options::default()).unwrap();
     let mut send = |identifier: Option<&str>| {
         let identifier = identifier.map(str::to_owned);
         let files = vec!["a".to_owned()];
@@ -360,7 +360,7 @@ fn a_proxy_is_used_for_artifacts_alone() {
     let target = S3Target::parse("s3://shop", Packaging::Folder).unwrap().unwrap();
     let options = S3Options { proxy: Some(proxy), ..S3Options::default() };
     let (aws, source) = (aws("http://127.0.0.1:1"), source.path().to_owned());
-    let mut artifacts = S3Artifacts::new(aws, Targets::One(target), source, options).unwrap();
+    let mut artifacts = S3Artifacts::new(&aws, Targets::One(target), source, options).unwrap();
     let selection = Selection { files: vec!["a".to_owned()], ..Selection::default() };
     artifacts.package(&selection, &mut || None, &mut |_| {}).unwrap();
     let asked = asked.lock().unwrap();
@@ -375,7 +375,7 @@ fn a_file_whose_name_cannot_be_a_key_is_told_before_anything_is_sent() {
     let (aws, asked) = serve();
     let target = S3Target::parse("s3://shop/p", Packaging::Folder).unwrap().unwrap();
     let (targets, folder) = (Targets::One(target), source.path().to_owned());
-    let mut artifacts = S3Artifacts::new(aws, targets, folder, S3Options::default()).unwrap();
+    let mut artifacts = S3Artifacts::new(&aws, targets, folder, S3Options::default()).unwrap();
     let selection = Selection { files: vec!["*".to_owned()], ..Selection::default() };
     let err = artifacts.package(&selection, &mut || None, &mut |_| {}).unwrap_err();
     let failure = failure(&err).unwrap();
@@ -393,7 +393,7 @@ fn a_file_that_goes_is_the_fault_of_the_build() {
         let (aws, asked) = serve();
         let target = S3Target::parse("s3://shop", packaging).unwrap().unwrap();
         let (targets, folder) = (Targets::One(target), source.path().to_owned());
-        let mut artifacts = S3Artifacts::new(aws, targets, folder, S3Options::default()).unwrap();
+        let mut artifacts = S3Artifacts::new(&aws, targets, folder, S3Options::default()).unwrap();
         let selection = Selection { files: vec!["a".to_owned()], ..Selection::default() };
         let result = artifacts.package(&selection, &mut || None, &mut |event| {
             if matches!(event, Event::FilesFound(_)) {

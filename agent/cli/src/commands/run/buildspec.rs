@@ -8,12 +8,15 @@ use std::{
     },
 };
 
-use rbuild_agent::buildspec::{Buildspec, Problem, UnknownKey};
+use rbuild_agent::{
+    buildspec::{Buildspec, Problem},
+    source::Place,
+};
 
 use super::settings::BuildspecAt;
 use crate::{
     console::{self, excerpt::excerpt},
-    failure::{Failure, Kind},
+    failure::{Failure, Kind, Spot},
     host, input,
 };
 
@@ -24,8 +27,21 @@ pub(super) struct Source {
     pub(super) text: String,
 }
 
+impl Source {
+    /// The file, and the place in it.
+    pub(super) fn at(&self, place: Option<Place>) -> Spot {
+        let (line, column) = place.map_or((0, 0), |it| (it.line, it.column));
+        Spot { line, column, ..self.spot() }
+    }
+
+    /// The file.
+    pub(super) fn spot(&self) -> Spot {
+        Spot { file: self.shown.clone(), path: self.path.clone(), line: 0, column: 0 }
+    }
+}
+
 /// The most bytes of a buildspec; those of real teams have some thousands.
-const LARGEST_BUILDSPEC: u64 = 2_000_000;
+pub(in crate::commands) const LARGEST_BUILDSPEC: u64 = 2_000_000;
 /// The most problems of one file that are shown.
 const MOST_PROBLEMS: usize = 20;
 
@@ -90,12 +106,13 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     let mut last = Failure::new(Kind::Input, format!("`{}` is not valid", source.shown));
     let (all, count) = (problems.len(), problems.len().min(MOST_PROBLEMS));
     for (index, problem) in problems.into_iter().take(count).enumerate() {
-        let Problem { place, message, hint, aws } = problem;
+        let Problem { place, message, hint, aws, .. } = problem;
         let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
         failure = failure.excerpt(match place {
             Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
             None => format!(" --> {}", source.shown),
         });
+        failure = failure.at(source.at(place));
         if let Some(aws) = aws {
             failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
         }
@@ -110,29 +127,11 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     last
 }
 
-/// Warns of keys that mean nothing, with their places.
-pub(super) fn warn_of_unknown_keys(file: &str, keys: &[UnknownKey]) {
-    for key in keys.iter().take(MOST_PROBLEMS) {
-        console::warn(&unknown_key(file, key));
-    }
-    if MOST_PROBLEMS < keys.len() {
-        console::warn(&format!("{} more keys mean nothing here", keys.len() - MOST_PROBLEMS));
-    }
-}
-
-/// CodeBuild's own words go to the log; what they lack is told here.
-fn unknown_key(file: &str, key: &UnknownKey) -> String {
-    let mean = key.suggestion.map(|it| format!(": did you mean `{it}`?")).unwrap_or_default();
-    let (line, column) = (key.place.line, key.place.column);
-    format!("{file}:{line}:{column}: `{}` means nothing here{mean}", key.key)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use expect_test::expect;
-    use rbuild_agent::source::Place;
 
     use super::*;
 
@@ -178,10 +177,5 @@ mod tests {
              --> ci/a.yml
             hint: write `version: 0.2`, and `phases` with `commands` in them"#]]
         .assert_eq(&invalid(&source, problems).to_string());
-        let place = Place { line: 6, column: 5 };
-        let (section, key) = ("BUILD".into(), "comands".into());
-        let key = UnknownKey { section, key, place, suggestion: Some("commands") };
-        let want = "ci/a.yml:6:5: `comands` means nothing here: did you mean `commands`?";
-        assert_eq!(unknown_key(&source.shown, &key), want);
     }
 }

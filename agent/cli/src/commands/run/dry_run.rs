@@ -8,7 +8,7 @@ use rbuild_agent::{
     artifacts::Packaging,
     buildspec::{self, Buildspec, Command, PhaseCommands, RuntimeVersion, Value},
     phase::{OnFailure, Phase},
-    plan::Plan,
+    plan::{Plan, Start},
     secret::Reference,
 };
 use serde_json::{Map, json};
@@ -16,7 +16,7 @@ use serde_json::{Map, json};
 use super::{
     buildspec::Source,
     project::Target,
-    settings::{Destination, Settings, Start},
+    settings::{Destination, Settings},
 };
 use crate::console;
 
@@ -199,7 +199,7 @@ impl DryRun<'_> {
             Destination::Folder { asked: None, packaging } => {
                 format!("rbuild's own folder ({})", form(*packaging))
             }
-            Destination::Uri { uri, packaging } => format!("{uri} ({})", form(*packaging)),
+            Destination::Uri { uri, packaging, .. } => format!("{uri} ({})", form(*packaging)),
             Destination::Project { primary, secondary } => {
                 let own = secondary.iter().find(|it| Some(it.0.as_str()) == id).map(|it| &it.1);
                 match if id.is_some() { own } else { primary.as_ref() } {

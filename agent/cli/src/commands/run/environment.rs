@@ -2,6 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
+use rbuild_agent::secret::Secret;
+
 use super::Variables;
 use crate::{
     args::{Global, Run},
@@ -59,6 +61,13 @@ pub(super) fn base(args: &Run, global: &Global) -> Result<Variables, Failure> {
         set(&mut variables, "RBUILD_INSECURE_REGISTRIES", hosts.into());
     }
     Ok(variables)
+}
+
+/// The values of AWS credentials among variables: output must not show them.
+pub(super) fn credentials(variables: &Variables) -> Vec<Secret> {
+    let is_credential = |name: &OsStr| CREDENTIALS.iter().any(|it| name == *it);
+    let found = variables.iter().filter(|it| is_credential(&it.0));
+    found.map(|it| Secret::new(it.1.to_string_lossy().into_owned())).collect()
 }
 
 fn passes(name: &OsStr) -> bool {

@@ -33,6 +33,7 @@ pub(super) fn facts(
         source_version: asked.or_else(|| project.and_then(|it| it.source_version.clone())),
         source_repo_url: project.and_then(|it| it.repo_url.clone()).or(git.url),
         region: project.and_then(|it| it.region.clone()).or_else(region),
+        log_path: None,
         project: project.map(project_facts),
         secondary_sources: secondary.into_iter().map(|it| secondary_source(it, project)).collect(),
     }

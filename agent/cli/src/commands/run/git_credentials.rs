@@ -48,7 +48,7 @@ pub(super) fn give(
 }
 
 /// The name of the file in the private folder.
-const FILE: &str = "git-credentials";
+const FILE: &str = PrivateFolder::CREDENTIALS;
 
 /// How long a credential helper of the user may take.
 const PATIENCE: Duration = Duration::from_secs(10);

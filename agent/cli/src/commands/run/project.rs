@@ -97,7 +97,7 @@ pub(super) struct Target {
 const LARGEST: u64 = 16_000_000;
 
 /// The key that AWS encrypts artifacts with if a project names none.
-const DEFAULT_KEY: &str = "alias/aws/s3";
+pub(super) const DEFAULT_KEY: &str = "alias/aws/s3";
 
 /// Reads the project in `FILE` or `FILE#NAME`.
 pub(super) fn read(argument: &Path) -> Result<Project, Failure> {
@@ -434,36 +434,12 @@ fn variable(wire: WireVariable) -> Result<Variable, Problem> {
         WireVariableType::Plaintext => Value::Plain(value),
         WireVariableType::ParameterStore => Value::Secret(Reference::Parameter(value)),
         WireVariableType::SecretsManager => {
-            let reference = secrets_manager(&value)
+            let reference = SecretsManagerReference::parse(&value)
                 .map_err(|what| Problem::new(format!("its variable `{name}`: {what}")))?;
             Value::Secret(Reference::SecretsManager(reference))
         }
     };
     Ok(Variable { name, value, place: None })
-}
-
-/// Reads `secret-id:json-key:version-stage:version-id`; the seven parts of an ARN are the ID.
-fn secrets_manager(text: &str) -> Result<SecretsManagerReference, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let of_id = if text.starts_with("arn:") { 7 } else { 1 };
-    let id = parts.get(..of_id).ok_or_else(|| format!("`{text}` is no ARN of a secret"))?.join(":");
-    let rest = parts.get(of_id..).unwrap_or_default();
-    let option =
-        |index: usize| rest.get(index).filter(|it| !it.is_empty()).map(|it| (*it).to_owned());
-    let reference = SecretsManagerReference {
-        secret_id: id,
-        json_key: option(0),
-        version_stage: option(1),
-        version_id: option(2),
-    };
-    match &reference {
-        _ if reference.secret_id.is_empty() => Err(format!("`{text}` names no secret")),
-        _ if 3 < rest.len() => Err(format!("`{text}` has too many parts for a secret")),
-        SecretsManagerReference { version_stage: Some(_), version_id: Some(_), .. } => {
-            Err(format!("`{text}` has a version stage and a version ID, of which one is enough"))
-        }
-        _ => Ok(reference),
-    }
 }
 
 fn target(

@@ -16,6 +16,7 @@ use rbuild_agent::{
         AfterAbort, AfterContinue, Choices, Collision, Masking, PowerShell, RetryScope, Unset,
     },
     phase::Phase,
+    plan::{Breaks, Start},
 };
 
 use super::{
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     args::{
         self, Run,
-        run::{Compat, PhaseName},
+        run::{Compat, Encryption, PhaseName},
     },
     failure::{Failure, Kind},
     host,
@@ -71,32 +72,13 @@ pub(super) struct Variables {
     pub(super) flags: Vec<Variable>,
 }
 
-/// Which commands run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
-    /// All.
-    All,
-    /// Those of this phase, and of those after it.
-    From(Phase),
-    /// Those of this phase.
-    Only(Phase),
-}
-
-/// Where a person gets a shell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Breaks {
-    /// Before these commands, counted from 0; sorted.
-    pub(super) before: Vec<usize>,
-    pub(super) on_failure: bool,
-}
-
 /// Where artifacts go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
     /// To a folder of rbuild's own, or to the one that was asked for.
     Folder { asked: Option<PathBuf>, packaging: Packaging },
     /// To `s3://BUCKET/PREFIX`.
-    Uri { uri: String, packaging: Packaging },
+    Uri { uri: String, packaging: Packaging, encryption: Option<Encryption> },
     /// To where the project has them: the primary ones, and those with an identifier.
     Project { primary: Option<Target>, secondary: Vec<(String, Target)> },
     /// Nowhere: there are none.
@@ -189,7 +171,6 @@ impl Settings {
     /// The buildspec as the project has it run: which names its artifacts have, and whether there
     /// are any.
     pub(super) fn fit(&self, mut buildspec: Buildspec) -> Result<Buildspec, Failure> {
-        self.check_breaks(&buildspec)?;
         if let Start::Only(phase) = self.start
             && buildspec.phase(phase).is_none()
         {
@@ -214,24 +195,9 @@ impl Settings {
         Ok(buildspec)
     }
 
-    fn check_breaks(&self, buildspec: &Buildspec) -> Result<(), Failure> {
-        let count: usize =
-            buildspec.phases.iter().map(|it| it.commands.len() + it.finally.len()).sum();
-        match self.breaks.before.iter().find(|it| count <= **it) {
-            None => Ok(()),
-            Some(beyond) => {
-                let number = beyond + 1;
-                let message = format!("there is no command {number}: the build has {count}");
-                Err(Failure::new(Kind::Input, message).hint("--dry-run shows their numbers"))
-            }
-        }
-    }
-}
-
-impl Breaks {
-    /// Whether there may be one.
-    pub(super) fn are_any(&self) -> bool {
-        self.on_failure || !self.before.is_empty()
+    /// Whether a person may get a shell.
+    pub(super) fn are_breaks(&self) -> bool {
+        self.breaks.on_failure || !self.breaks.before.is_empty()
     }
 }
 
@@ -390,7 +356,14 @@ fn destination(args: &Run, project: Option<&Project>) -> Result<Destination, Fai
     let packaging = packaging(args, of_project);
     match (&args.artifacts, project) {
         (Some(asked), _) => Ok(match asked.to_str().filter(|it| it.starts_with("s3://")) {
-            Some(uri) => Destination::Uri { uri: uri.to_owned(), packaging },
+            Some(uri) => {
+                let encryption = args.artifacts_encryption.clone();
+                Destination::Uri { uri: uri.to_owned(), packaging, encryption }
+            }
+            None if args.artifacts_encryption.is_some() => {
+                let message = "--artifacts-encryption is for artifacts in S3";
+                return Err(Failure::new(Kind::Input, message).hint("write -a s3://BUCKET/PREFIX"));
+            }
             None => Destination::Folder { asked: Some(asked.clone()), packaging },
         }),
         (None, Some(project)) if args.upload => upload(project),

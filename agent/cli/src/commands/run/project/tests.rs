@@ -257,41 +257,6 @@ fn a_buildspec_is_a_path_or_the_text_itself() {
 }
 
 #[test]
-fn references_have_up_to_four_parts_after_which_nothing_comes() {
-    let arn = "arn:aws:secretsmanager:us-east-1:111122223333:secret:foo-AbCdEf";
-    for (text, want) in [
-        ("s".to_owned(), Ok(("s", None, None, None))),
-        ("s:::".to_owned(), Ok(("s", None, None, None))),
-        ("s:k::".to_owned(), Ok(("s", Some("k"), None, None))),
-        ("s:k:AWSPREVIOUS".to_owned(), Ok(("s", Some("k"), Some("AWSPREVIOUS"), None))),
-        ("s:::id".to_owned(), Ok(("s", None, None, Some("id")))),
-        (arn.to_owned(), Ok((arn, None, None, None))),
-        (format!("{arn}:user::"), Ok((arn, Some("user"), None, None))),
-        (
-            "s:k:a:b".to_owned(),
-            Err("`s:k:a:b` has a version stage and a version ID, of which one is enough"),
-        ),
-        ("s:a:b:c:d".to_owned(), Err("`s:a:b:c:d` has too many parts for a secret")),
-        ("arn:aws:x".to_owned(), Err("`arn:aws:x` is no ARN of a secret")),
-        (":k".to_owned(), Err("`:k` names no secret")),
-    ] {
-        let read = secrets_manager(&text);
-        let read = read.as_ref().map_err(String::as_str).map(|it| {
-            let part = |it: &'_ Option<String>| it.clone();
-            (
-                it.secret_id.clone(),
-                part(&it.json_key),
-                part(&it.version_stage),
-                part(&it.version_id),
-            )
-        });
-        let own = |it: Option<&str>| it.map(str::to_owned);
-        let want = want.map(|(id, a, b, c)| (id.to_owned(), own(a), own(b), own(c)));
-        assert_eq!(read, want, "for `{text}`");
-    }
-}
-
-#[test]
 fn secrets_are_references() {
     let project = parse(SHOP.as_bytes(), None).unwrap();
     let kinds: Vec<_> =

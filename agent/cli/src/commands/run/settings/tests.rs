@@ -110,7 +110,7 @@ fn artifacts_go_to_a_folder_unless_another_place_is_asked_for() {
     ] {
         assert_eq!(settings(line, project).unwrap().destination, want, "for `{line}`");
     }
-    let uri = |packaging| Destination::Uri { uri: "s3://b/p".into(), packaging };
+    let uri = |packaging| Destination::Uri { uri: "s3://b/p".into(), packaging, encryption: None };
     let to = |line, project: Option<Project>| settings(line, project).unwrap().destination;
     assert_eq!(to("-a s3://b/p", None), uri(Packaging::Folder));
     assert_eq!(to("-a s3://b/p", s3()), uri(Packaging::Zip));
@@ -285,18 +285,4 @@ fn the_project_says_which_names_of_artifacts_count() {
         hint: it has none at all
     "#]]
     .assert_eq(&fitted(with(true, &[])).unwrap_err());
-}
-
-#[test]
-fn there_is_a_break_only_where_there_is_a_command() {
-    let fit = |line| {
-        let fitted = settings(line, None).unwrap().fit(with_artifacts());
-        fitted.map(drop).map_err(|it| it.to_string() + "\n")
-    };
-    assert_eq!(fit("--break-before 3 --break-before 1"), Ok(()));
-    expect![[r#"
-        error: there is no command 4: the build has 3
-        hint: --dry-run shows their numbers
-    "#]]
-    .assert_eq(&fit("--break-before 4").unwrap_err());
 }
