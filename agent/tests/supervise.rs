@@ -75,6 +75,7 @@ const TESTS: &[(&str, fn())] = tests! {
     commands_get_no_input_and_no_terminal
     signals_are_told_apart_from_statuses
     a_shell_that_is_not_there_is_an_error
+    a_shell_that_cannot_be_started_is_an_error
     a_background_process_does_not_hang_the_build
     a_background_writer_does_not_hang_the_build
     later_output_of_background_processes_arrives
@@ -507,6 +508,18 @@ fn a_shell_that_is_not_there_is_an_error() {
     assert_eq!(err.to_string(), "the shell `nosuchshell` was not found on the PATH");
     let left = fs::read_dir(place.path().join("private")).unwrap().count();
     assert_eq!(left, 0, "the private folder is gone");
+}
+
+fn a_shell_that_cannot_be_started_is_an_error() {
+    let place = tempfile::tempdir().unwrap();
+    let shell = place.path().join("sh");
+    fs::write(&shell, "\0").unwrap();
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut build = Build::new(shell.to_str().unwrap());
+    let err = build.shell.run(CommandLine::new("echo never"), &mut |_| {}).unwrap_err();
+    assert_eq!(err.to_string(), format!("the shell `{}` could not be started", shell.display()));
+    fs::copy("/bin/dash", &shell).unwrap();
+    assert_eq!(build.run(&["echo on"]), "on\n");
 }
 
 /// Fails if `action` takes longer than `limit`.
