@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod check;
+mod compatibility;
 mod demonstration;
 mod deploy;
 mod docs;

@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn secrets_are_fetched_and_known_before_anything_runs() {
     let mut case = Case::new("version: 0.2\nphases: {build: {commands: exit 0}}\n");
-    case.buildspec.variables = vec![secret("TOKEN", "/t"), secret("OTHER", "/o")];
-    case.inputs.hidden = vec![Secret::new("git".into())];
+    case.buildspec.variables = vec![secret("TOKEN", "/token"), secret("OTHER", "/other")];
+    case.inputs.hidden = vec![Secret::new("git-password".into())];
     case.check(expect![[r#"
-          SecretsKnown(Redactor(1 values))
+          SecretsKnown(Redactor(1 texts))
           SecretsWanted { parameters: 2, secrets: 0 }
-          SecretsKnown(Redactor(3 values))
+          SecretsKnown(Redactor(3 texts))
         INSTALL
           SUCCEEDED
         PRE_BUILD
@@ -25,7 +25,7 @@ fn secrets_are_fetched_and_known_before_anything_runs() {
         Report { outcome: Succeeded, artifacts: [], exported: [], resume: None }
     "#]]);
     expect![[r#"
-        begin in /src of /src, A=None TOKEN=Some("/t")
+        begin in /src of /src, A=None TOKEN=Some("/token")
         CommandLine { text: "exit 0", succeeding: true, user: None, carries: true }
     "#]]
     .assert_eq(&case.asked());

@@ -38,7 +38,7 @@ phases:
   build: {commands: [exit 0, fails once, exit 5], finally: exit 0}
 ";
     let mut case = Case::new(text);
-    case.buildspec.variables = vec![secret("TOKEN", "/t")];
+    case.buildspec.variables = vec![secret("TOKEN", "/token")];
     let report = case.run(&mut |_| {}).unwrap();
     let point = report.resume.unwrap();
     assert_eq!((point.step, point.snapshot.directory.to_str()), (3, Some("/after 3")));
@@ -53,7 +53,7 @@ phases:
     case.shell.asked.clear();
     case.check(expect![[r#"
           SecretsWanted { parameters: 1, secrets: 0 }
-          SecretsKnown(Redactor(1 values))
+          SecretsKnown(Redactor(1 texts))
           StageSkipped(Commands(Install))
           StageSkipped(Commands(PreBuild))
         BUILD
@@ -68,7 +68,7 @@ phases:
         failed in BUILD: 4:42 exit 5 Exited(5), [], [], Some((4, "/after 1"))
     "#]]);
     expect![[r#"
-        begin in /after 3 of /src, A=Some("1") TOKEN=Some("/t")
+        begin in /after 3 of /src, A=Some("1") TOKEN=Some("/token")
         CommandLine { text: "fails once", succeeding: true, user: None, carries: true }
         CommandLine { text: "exit 5", succeeding: true, user: None, carries: true }
         CommandLine { text: "exit 0", succeeding: false, user: None, carries: true }

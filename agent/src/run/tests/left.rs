@@ -18,12 +18,13 @@ fn variables_are_told_at_the_end_of_the_build() {
     let names = ["A", "EMPTY", "UNSET", "AWS_REGION", "A", "a-b", "SECRET", "TOKEN"];
     case.buildspec.exported =
         names.map(|it| ExportedName { name: it.into(), place: PLACE }).to_vec();
-    case.buildspec.variables = vec![secret("SECRET", "/s"), secret("TOKEN", "/t")];
-    case.inputs.project_variables = vec![secret("TOKEN", "/p")];
-    case.shell.variables = [("A", "1"), ("EMPTY", ""), ("SECRET", "/s"), ("TOKEN", "/p")].into();
+    case.buildspec.variables = vec![secret("SECRET", "/secret"), secret("TOKEN", "/token")];
+    case.inputs.project_variables = vec![secret("TOKEN", "/project")];
+    case.shell.variables =
+        [("A", "1"), ("EMPTY", ""), ("SECRET", "/secret"), ("TOKEN", "/project")].into();
     case.check(expect![[r#"
           SecretsWanted { parameters: 2, secrets: 0 }
-          SecretsKnown(Redactor(2 values))
+          SecretsKnown(Redactor(2 texts))
         INSTALL
           SUCCEEDED
         PRE_BUILD
@@ -36,11 +37,11 @@ fn variables_are_told_at_the_end_of_the_build() {
           ExportRefused { name: "a-b" }
           ExportRefused { name: "TOKEN" }
           ExportUnset { name: "UNSET" }
-          VariablesExported([("A", "1"), ("EMPTY", ""), ("SECRET", "/s")])
+          VariablesExported([("A", "1"), ("EMPTY", ""), ("SECRET", "/secret")])
           FAILED
         UPLOAD_ARTIFACTS
           SUCCEEDED
-        failed in POST_BUILD: 2:33 exit 1 Exited(1), [], [("A", "1"), ("EMPTY", ""), ("SECRET", "/s")], Some((0, "/after 0"))
+        failed in POST_BUILD: 2:33 exit 1 Exited(1), [], [("A", "1"), ("EMPTY", ""), ("SECRET", "/secret")], Some((0, "/after 0"))
     "#]]);
 }
 

@@ -289,7 +289,8 @@ mod tests {
             hint: None,
             aws: None,
         };
-        let wrong = finding(place(1, 3), place(1, 5), "buildspec", Level::Error, "a: b, 100%\n::x");
+        let wrong =
+            finding(place(1, 3), place(1, 5), "wrong-type", Level::Error, "a: b, 100%\n::x");
         let wrong = Finding { hint: Some("do".to_owned()), aws: Some("no".to_owned()), ..wrong };
         vec![
             Report {
@@ -311,9 +312,9 @@ mod tests {
 
     #[test]
     fn people_see_the_line_that_is_meant_and_no_secret() {
-        expect![[r"
+        expect![[r#"
             error: a: b, 100%
-            ::x [buildspec]
+            ::x [wrong-type]
              --> a b,c.yml:1:3
               |
             1 | -  [31m ***
@@ -325,7 +326,7 @@ mod tests {
              --> a b,c.yml
 
             1 error, 1 note in 2 files
-        "]]
+        "#]]
         .assert_eq(&text(&reports()));
         assert_eq!(text(&[]), "no findings in 0 files\n");
     }
@@ -342,7 +343,7 @@ mod tests {
                   "column": 3,
                   "endLine": 1,
                   "endColumn": 5,
-                  "rule": "buildspec",
+                  "rule": "wrong-type",
                   "level": "error",
                   "message": "a: b, 100%\n::x",
                   "hint": "do",
@@ -369,10 +370,10 @@ mod tests {
 
     #[test]
     fn workflow_commands_cannot_be_broken_out_of() {
-        expect![[r"
-            ::error file=a b%2Cc.yml,line=1,endLine=1,col=3,endColumn=5,title=buildspec::a: b, 100%25%0A::x%0ACodeBuild says: YAML_FILE_ERROR: no%0Ahint: do
+        expect![[r#"
+            ::error file=a b%2Cc.yml,line=1,endLine=1,col=3,endColumn=5,title=wrong-type::a: b, 100%25%0A::x%0ACodeBuild says: YAML_FILE_ERROR: no%0Ahint: do
             ::notice file=a b%2Cc.yml,title=SC2086::quote
-        "]]
+        "#]]
         .assert_eq(&github(&reports()));
     }
 

@@ -175,6 +175,7 @@ mod tests {
         expect![[r#"
             error: the file is empty
              --> ci/a.yml
+            CodeBuild says: YAML_FILE_ERROR: wrong number of container tags, expected 1
             hint: write `version: 0.2`, and `phases` with `commands` in them"#]]
         .assert_eq(&invalid(&source, problems).to_string());
     }

@@ -204,6 +204,7 @@ fn failure(scene: &mut Scene) {
         scene.stage(BUILD);
         let command = scene.commands[1].clone();
         scene.view.show(&Event::BreakpointReached { command: &command, failed: false });
+        scene.view.show(&Event::BreakpointLeft { end: End::Exited(0) });
         scene.run(1, &["::set-output name=x::y\n##[error]no\n"], End::Exited(2));
         scene.view.show(&Event::BreakpointReached { command: &command, failed: true });
         scene.run(3, &["no line end"], End::Killed(9));
@@ -322,56 +323,56 @@ fn failure_as_codebuild_logs_it() {
         Mode::Codebuild,
         failure,
         expect![[r#"
-        [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
-        [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
-        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
-        [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
-        [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
-        [Container] 2024/01/15 10:11:12.500000 Processing environment variables
-        [Container] 2024/01/15 10:11:12.500000 [WARN] Skipping install of runtimes. Runtime version selection is not supported by this build image.
-        [Container] 2024/01/15 10:11:12.600000 Moving to directory /work
-        [Container] 2024/01/15 10:11:12.600000 Cache is not defined in the buildspec
-        [Container] 2024/01/15 10:11:12.600000 Skip cache due to: no paths specified to be cached
-        [Container] 2024/01/15 10:11:12.700000 Phases found in YAML: 2
-        [Container] 2024/01/15 10:11:12.800000  INSTALL: 1 commands
-        [Container] 2024/01/15 10:11:12.900000  BUILD: 2 commands
-        [Container] 2024/01/15 10:11:13.000000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
-        [Container] 2024/01/15 10:11:13.000000 Phase context status code:  Message: 
-        [Container] 2024/01/15 10:11:13.100000 Skipping phase INSTALL
-        [Container] 2024/01/15 10:11:13.200000 Entering phase BUILD
-        [Container] 2024/01/15 10:11:13.300000 Breakpoint before command 2
-        [Container] 2024/01/15 10:11:13.400000 Running command make hunter2
-        ::set-output name=x::y
-        ##[error]no
+            [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
+            [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
+            [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
+            [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+            [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
+            [Container] 2024/01/15 10:11:12.500000 Processing environment variables
+            [Container] 2024/01/15 10:11:12.500000 [WARN] Skipping install of runtimes. Runtime version selection is not supported by this build image.
+            [Container] 2024/01/15 10:11:12.600000 Moving to directory /work
+            [Container] 2024/01/15 10:11:12.600000 Cache is not defined in the buildspec
+            [Container] 2024/01/15 10:11:12.600000 Skip cache due to: no paths specified to be cached
+            [Container] 2024/01/15 10:11:12.700000 Phases found in YAML: 2
+            [Container] 2024/01/15 10:11:12.800000  INSTALL: 1 commands
+            [Container] 2024/01/15 10:11:12.900000  BUILD: 2 commands
+            [Container] 2024/01/15 10:11:13.000000 Phase complete: DOWNLOAD_SOURCE State: SUCCEEDED
+            [Container] 2024/01/15 10:11:13.000000 Phase context status code:  Message: 
+            [Container] 2024/01/15 10:11:13.100000 Skipping phase INSTALL
+            [Container] 2024/01/15 10:11:13.200000 Entering phase BUILD
+            [Container] 2024/01/15 10:11:13.300000 Breakpoint before command 2
+            [Container] 2024/01/15 10:11:13.500000 Running command make hunter2
+            ::set-output name=x::y
+            ##[error]no
 
-        [Container] 2024/01/15 10:11:13.500000 Command did not exit successfully make hunter2 exit status 2
-        [Container] 2024/01/15 10:11:13.600000 Breakpoint after failed command 2
-        [Container] 2024/01/15 10:11:13.700000 Running command clean up
-        no line end
+            [Container] 2024/01/15 10:11:13.600000 Command did not exit successfully make hunter2 exit status 2
+            [Container] 2024/01/15 10:11:13.700000 Breakpoint after failed command 2
+            [Container] 2024/01/15 10:11:13.800000 Running command clean up
+            no line end
 
-        [Container] 2024/01/15 10:11:13.800000 Command did not exit successfully clean up signal: killed
-        [Container] 2024/01/15 10:11:13.900000 Phase complete: BUILD State: FAILED
-        [Container] 2024/01/15 10:11:13.900000 Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing command: make hunter2. Reason: exit status 2
-        [Container] 2024/01/15 10:11:14.000000 Retrying phase BUILD (1 of 1)
-        [Container] 2024/01/15 10:11:14.100000 Entering phase BUILD
-        [Container] 2024/01/15 10:11:14.200000 Breakpoint before command 2
-        [Container] 2024/01/15 10:11:14.300000 Running command make hunter2
-        ::set-output name=x::y
-        ##[error]no
+            [Container] 2024/01/15 10:11:13.900000 Command did not exit successfully clean up signal: killed
+            [Container] 2024/01/15 10:11:14.000000 Phase complete: BUILD State: FAILED
+            [Container] 2024/01/15 10:11:14.000000 Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing command: make hunter2. Reason: exit status 2
+            [Container] 2024/01/15 10:11:14.100000 Retrying phase BUILD (1 of 1)
+            [Container] 2024/01/15 10:11:14.200000 Entering phase BUILD
+            [Container] 2024/01/15 10:11:14.300000 Breakpoint before command 2
+            [Container] 2024/01/15 10:11:14.500000 Running command make hunter2
+            ::set-output name=x::y
+            ##[error]no
 
-        [Container] 2024/01/15 10:11:14.400000 Command did not exit successfully make hunter2 exit status 2
-        [Container] 2024/01/15 10:11:14.500000 Breakpoint after failed command 2
-        [Container] 2024/01/15 10:11:14.600000 Running command clean up
-        no line end
+            [Container] 2024/01/15 10:11:14.600000 Command did not exit successfully make hunter2 exit status 2
+            [Container] 2024/01/15 10:11:14.700000 Breakpoint after failed command 2
+            [Container] 2024/01/15 10:11:14.800000 Running command clean up
+            no line end
 
-        [Container] 2024/01/15 10:11:14.700000 Command did not exit successfully clean up signal: killed
-        [Container] 2024/01/15 10:11:14.800000 Phase complete: BUILD State: FAILED
-        [Container] 2024/01/15 10:11:14.800000 Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing command: make hunter2. Reason: exit status 2
-        [Container] 2024/01/15 10:11:15.000000 Expanding a
-        [Container] 2024/01/15 10:11:15.000000 Skipping invalid file path a
-        [Container] 2024/01/15 10:11:15.100000 Phase complete: UPLOAD_ARTIFACTS State: FAILED
-        [Container] 2024/01/15 10:11:15.100000 Phase context status code: CLIENT_ERROR Message: no matching artifact paths found
-    "#]],
+            [Container] 2024/01/15 10:11:14.900000 Command did not exit successfully clean up signal: killed
+            [Container] 2024/01/15 10:11:15.000000 Phase complete: BUILD State: FAILED
+            [Container] 2024/01/15 10:11:15.000000 Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing command: make hunter2. Reason: exit status 2
+            [Container] 2024/01/15 10:11:15.200000 Expanding a
+            [Container] 2024/01/15 10:11:15.200000 Skipping invalid file path a
+            [Container] 2024/01/15 10:11:15.300000 Phase complete: UPLOAD_ARTIFACTS State: FAILED
+            [Container] 2024/01/15 10:11:15.300000 Phase context status code: CLIENT_ERROR Message: no matching artifact paths found
+        "#]],
     );
 }
 
@@ -451,7 +452,7 @@ fn failure_on_a_terminal() {
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
-            [BUILD] FAILED in 0.70s
+            [BUILD] FAILED in 0.80s
             [BUILD] the phase is tried again (1 of 1)
             [BUILD] waiting before command 2: make hunter2
             [BUILD] $ make hunter2
@@ -462,7 +463,7 @@ fn failure_on_a_terminal() {
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
-            [BUILD] FAILED in 0.70s
+            [BUILD] FAILED in 0.80s
             no file matches `a`
             [UPLOAD_ARTIFACTS] FAILED in 0.20s
         "#]],
@@ -527,7 +528,7 @@ fn failure_in_few_words() {
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
-            [BUILD] FAILED in 0.70s
+            [BUILD] FAILED in 0.80s
             [BUILD] the phase is tried again (1 of 1)
             [BUILD] waiting before command 2: make hunter2
             [BUILD] $ make hunter2
@@ -538,7 +539,7 @@ fn failure_in_few_words() {
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
-            [BUILD] FAILED in 0.70s
+            [BUILD] FAILED in 0.80s
             no file matches `a`
             [UPLOAD_ARTIFACTS] FAILED in 0.20s
         "#]],
@@ -650,7 +651,7 @@ fn failure_on_github_actions() {
             ended by SIGKILL
             ::TOKEN::
             ::endgroup::
-            [BUILD] FAILED in 0.70s
+            [BUILD] FAILED in 0.80s
             ::error file=ci/spec.yml,line=7,col=9,title=BUILD FAILED::exit status 2: make hunter2
             ::stop-commands::TOKEN
             [BUILD] the phase is tried again (1 of 1)
@@ -668,7 +669,7 @@ fn failure_on_github_actions() {
             ended by SIGKILL
             ::TOKEN::
             ::endgroup::
-            [BUILD] FAILED in 0.70s
+            [BUILD] FAILED in 0.80s
             ::error file=ci/spec.yml,line=7,col=9,title=BUILD FAILED::exit status 2: make hunter2
             ::stop-commands::TOKEN
             no file matches `a`
@@ -686,8 +687,8 @@ fn failure_on_github_actions() {
             | --- | --- | --- |
             | DOWNLOAD_SOURCE | SUCCEEDED | 0.80s |
             | INSTALL | left out | |
-            | BUILD | FAILED | 0.70s |
-            | BUILD | FAILED | 0.70s |
+            | BUILD | FAILED | 0.80s |
+            | BUILD | FAILED | 0.80s |
             | UPLOAD_ARTIFACTS | FAILED | 0.20s |
 
         "#]],
@@ -742,19 +743,20 @@ fn success_as_events() {
             {"type":"stage_finished","time":"2024-01-15T10:11:13.400000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":1200}
             {"type":"stage_started","time":"2024-01-15T10:11:13.500000Z","stage":"INSTALL"}
             {"type":"command_started","time":"2024-01-15T10:11:13.600000Z","number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"text":"make tools"}
-            {"type":"output","time":"2024-01-15T10:11:13.700000Z","text":"tools\n"}
+            {"type":"output","time":"2024-01-15T10:11:13.600000Z","text":"tools\n"}
             {"type":"command_finished","time":"2024-01-15T10:11:13.700000Z","reason":"exited","status":0,"number":1,"phase":"INSTALL","finally":false,"file":"ci/spec.yml","line":4,"column":16,"duration_ms":100}
             {"type":"stage_finished","time":"2024-01-15T10:11:13.800000Z","stage":"INSTALL","state":"SUCCEEDED","duration_ms":300}
             {"type":"stage_started","time":"2024-01-15T10:11:13.900000Z","stage":"BUILD"}
             {"type":"command_started","time":"2024-01-15T10:11:14.000000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make ***"}
-            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":"say ***"}
-            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":" and ***"}
-            {"type":"output","time":"2024-01-15T10:11:14.100000Z","text":".\nno line end hunt"}
+            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":"say "}
+            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":"*** and "}
+            {"type":"output","time":"2024-01-15T10:11:14.000000Z","text":"***.\nno line end "}
+            {"type":"output","time":"2024-01-15T10:11:14.100000Z","text":"hunt"}
             {"type":"command_finished","time":"2024-01-15T10:11:14.100000Z","reason":"exited","status":0,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
             {"type":"command_started","time":"2024-01-15T10:11:14.200000Z","number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"text":"second\nline\n"}
             {"type":"command_finished","time":"2024-01-15T10:11:14.300000Z","reason":"exited","status":0,"number":3,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":9,"column":9,"duration_ms":100}
             {"type":"command_started","time":"2024-01-15T10:11:14.400000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
-            {"type":"output","time":"2024-01-15T10:11:14.500000Z","text":"clean\n"}
+            {"type":"output","time":"2024-01-15T10:11:14.400000Z","text":"clean\n"}
             {"type":"command_finished","time":"2024-01-15T10:11:14.500000Z","reason":"exited","status":0,"number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
             {"type":"exported","time":"2024-01-15T10:11:14.600000Z","variables":[{"name":"A","value":"1"},{"name":"B","value":"is ***"}]}
             {"type":"stage_finished","time":"2024-01-15T10:11:14.700000Z","stage":"BUILD","state":"SUCCEEDED","duration_ms":800}
@@ -775,39 +777,41 @@ fn failure_as_events() {
         Mode::Json,
         failure,
         expect![[r#"
-        {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
-        {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
-        {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
-        {"type":"runtime","time":"2024-01-15T10:11:12.500000Z","name":"java","version":"21","selected":false}
-        {"type":"phase_found","time":"2024-01-15T10:11:12.800000Z","phase":"INSTALL","commands":1}
-        {"type":"phase_found","time":"2024-01-15T10:11:12.900000Z","phase":"BUILD","commands":2}
-        {"type":"stage_finished","time":"2024-01-15T10:11:13.000000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":800}
-        {"type":"stage_skipped","time":"2024-01-15T10:11:13.100000Z","stage":"INSTALL"}
-        {"type":"stage_started","time":"2024-01-15T10:11:13.200000Z","stage":"BUILD"}
-        {"type":"breakpoint","time":"2024-01-15T10:11:13.300000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":false}
-        {"type":"command_started","time":"2024-01-15T10:11:13.400000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2"}
-        {"type":"output","time":"2024-01-15T10:11:13.400000Z","text":"::set-output name=x::y\n##[error]no\n"}
-        {"type":"command_finished","time":"2024-01-15T10:11:13.500000Z","reason":"exited","status":2,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
-        {"type":"breakpoint","time":"2024-01-15T10:11:13.600000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":true}
-        {"type":"command_started","time":"2024-01-15T10:11:13.700000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
-        {"type":"output","time":"2024-01-15T10:11:13.700000Z","text":"no line end"}
-        {"type":"command_finished","time":"2024-01-15T10:11:13.800000Z","reason":"killed","signal":"SIGKILL","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
-        {"type":"stage_finished","time":"2024-01-15T10:11:13.900000Z","stage":"BUILD","state":"FAILED","code":"COMMAND_EXECUTION_ERROR","message":"Error while executing command: make hunter2. Reason: exit status 2","duration_ms":700}
-        {"type":"retry","time":"2024-01-15T10:11:14.000000Z","scope":"phase","phase":"BUILD","attempt":1,"of":1}
-        {"type":"stage_started","time":"2024-01-15T10:11:14.100000Z","stage":"BUILD"}
-        {"type":"breakpoint","time":"2024-01-15T10:11:14.200000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":false}
-        {"type":"command_started","time":"2024-01-15T10:11:14.300000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2"}
-        {"type":"output","time":"2024-01-15T10:11:14.300000Z","text":"::set-output name=x::y\n##[error]no\n"}
-        {"type":"command_finished","time":"2024-01-15T10:11:14.400000Z","reason":"exited","status":2,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
-        {"type":"breakpoint","time":"2024-01-15T10:11:14.500000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":true}
-        {"type":"command_started","time":"2024-01-15T10:11:14.600000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
-        {"type":"output","time":"2024-01-15T10:11:14.600000Z","text":"no line end"}
-        {"type":"command_finished","time":"2024-01-15T10:11:14.700000Z","reason":"killed","signal":"SIGKILL","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
-        {"type":"stage_finished","time":"2024-01-15T10:11:14.800000Z","stage":"BUILD","state":"FAILED","code":"COMMAND_EXECUTION_ERROR","message":"Error while executing command: make hunter2. Reason: exit status 2","duration_ms":700}
-        {"type":"stage_started","time":"2024-01-15T10:11:14.900000Z","stage":"UPLOAD_ARTIFACTS"}
-        {"type":"pattern","time":"2024-01-15T10:11:15.000000Z","pattern":"a","files":0}
-        {"type":"stage_finished","time":"2024-01-15T10:11:15.100000Z","stage":"UPLOAD_ARTIFACTS","state":"FAILED","code":"CLIENT_ERROR","message":"no matching artifact paths found","duration_ms":200}
-    "#]],
+            {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
+            {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+            {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
+            {"type":"runtime","time":"2024-01-15T10:11:12.500000Z","name":"java","version":"21","selected":false}
+            {"type":"phase_found","time":"2024-01-15T10:11:12.800000Z","phase":"INSTALL","commands":1}
+            {"type":"phase_found","time":"2024-01-15T10:11:12.900000Z","phase":"BUILD","commands":2}
+            {"type":"stage_finished","time":"2024-01-15T10:11:13.000000Z","stage":"DOWNLOAD_SOURCE","state":"SUCCEEDED","duration_ms":800}
+            {"type":"stage_skipped","time":"2024-01-15T10:11:13.100000Z","stage":"INSTALL"}
+            {"type":"stage_started","time":"2024-01-15T10:11:13.200000Z","stage":"BUILD"}
+            {"type":"breakpoint","time":"2024-01-15T10:11:13.300000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":false}
+            {"type":"breakpoint_left","time":"2024-01-15T10:11:13.400000Z","reason":"exited","status":0}
+            {"type":"command_started","time":"2024-01-15T10:11:13.500000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2"}
+            {"type":"output","time":"2024-01-15T10:11:13.500000Z","text":"::set-output name=x::y\n##[error]no\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:13.600000Z","reason":"exited","status":2,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
+            {"type":"breakpoint","time":"2024-01-15T10:11:13.700000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":true}
+            {"type":"command_started","time":"2024-01-15T10:11:13.800000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
+            {"type":"output","time":"2024-01-15T10:11:13.800000Z","text":"no line end"}
+            {"type":"command_finished","time":"2024-01-15T10:11:13.900000Z","reason":"killed","signal":"SIGKILL","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
+            {"type":"stage_finished","time":"2024-01-15T10:11:14.000000Z","stage":"BUILD","state":"FAILED","code":"COMMAND_EXECUTION_ERROR","message":"Error while executing command: make hunter2. Reason: exit status 2","duration_ms":800}
+            {"type":"retry","time":"2024-01-15T10:11:14.100000Z","scope":"phase","phase":"BUILD","attempt":1,"of":1}
+            {"type":"stage_started","time":"2024-01-15T10:11:14.200000Z","stage":"BUILD"}
+            {"type":"breakpoint","time":"2024-01-15T10:11:14.300000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":false}
+            {"type":"breakpoint_left","time":"2024-01-15T10:11:14.400000Z","reason":"exited","status":0}
+            {"type":"command_started","time":"2024-01-15T10:11:14.500000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2"}
+            {"type":"output","time":"2024-01-15T10:11:14.500000Z","text":"::set-output name=x::y\n##[error]no\n"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.600000Z","reason":"exited","status":2,"number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"duration_ms":100}
+            {"type":"breakpoint","time":"2024-01-15T10:11:14.700000Z","number":2,"phase":"BUILD","finally":false,"file":"ci/spec.yml","line":7,"column":9,"text":"make hunter2","failed":true}
+            {"type":"command_started","time":"2024-01-15T10:11:14.800000Z","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"text":"clean up"}
+            {"type":"output","time":"2024-01-15T10:11:14.800000Z","text":"no line end"}
+            {"type":"command_finished","time":"2024-01-15T10:11:14.900000Z","reason":"killed","signal":"SIGKILL","number":4,"phase":"BUILD","finally":true,"file":"ci/spec.yml","line":11,"column":15,"duration_ms":100}
+            {"type":"stage_finished","time":"2024-01-15T10:11:15.000000Z","stage":"BUILD","state":"FAILED","code":"COMMAND_EXECUTION_ERROR","message":"Error while executing command: make hunter2. Reason: exit status 2","duration_ms":800}
+            {"type":"stage_started","time":"2024-01-15T10:11:15.100000Z","stage":"UPLOAD_ARTIFACTS"}
+            {"type":"pattern","time":"2024-01-15T10:11:15.200000Z","pattern":"a","files":0}
+            {"type":"stage_finished","time":"2024-01-15T10:11:15.300000Z","stage":"UPLOAD_ARTIFACTS","state":"FAILED","code":"CLIENT_ERROR","message":"no matching artifact paths found","duration_ms":200}
+        "#]],
     );
 }
 

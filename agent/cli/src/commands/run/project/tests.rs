@@ -233,7 +233,7 @@ fn what_cannot_be_done_is_told() {
         (
             r#"{"name": "p", "environment": {"environmentVariables": [{"name": "A", "value": "a:b:c:d", "type": "SECRETS_MANAGER"}]}}"#,
             expect![[r#"
-                its variable `A`: `a:b:c:d` has a version stage and a version ID, of which one is enough
+                its variable `A`: there is both a version stage and a version ID
             "#]],
         ),
     ] {
