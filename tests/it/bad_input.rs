@@ -51,12 +51,11 @@ fn a_buildspec_that_says_something_else() {
             &format!("version: 0.2\n{command}      - echo a: b\n"),
             &["buildspec.yml:6:", "6 |       - echo a: b", "hint: "],
         ),
-        // A key of the language that is not built yet: by name, and before anything runs.
-        (&format!("version: 0.2\nrun-as: me\n{command}"), &["buildspec.yml:2:1", "run-as"]),
-        (&format!("version: 0.2\nbatch: {{}}\n{command}"), &["buildspec.yml:2:1", "batch"]),
+        (&format!("version: 0.2\nrun-as: me\n{command}"), &["buildspec.yml:2:9", "user `me`"]),
+        ("version: 0.2\nbatch: {build-list: [{identifier: a}]}\n", &["buildspec.yml:2:1", "batch"]),
         (
-            &format!("version: 0.2\n{command}reports: {{a: {{files: b}}}}\n"),
-            &["buildspec.yml:6:1", "reports"],
+            &format!("version: 0.2\n{command}reports: {{a: {{files: [{{b: c}}]}}}}\n"),
+            &["buildspec.yml:6:23", "reports"],
         ),
         ("", &[" --> buildspec.yml\n", "version"]),
         ("- a\n", &["buildspec.yml:1:"]),

@@ -298,7 +298,7 @@ impl Artifacts for S3Artifacts<'_> {
         let collection = Collection { source: &self.source, excluded: &[], packaging };
         let artifacts = collection.find(selection, emit)?;
         // Before a zip file is written for nothing.
-        let connecting = store::connect(&self.aws, &target, &self.options);
+        let connecting = store::connect(self.aws, &target, &self.options);
         let connected = self.runtime.block_on(send::wait(pin!(connecting), stopped));
         let connected = connected.map_err(|signal| ArtifactsError::Stopped { signal })?;
         let store = Arc::new(connected.map_err(failed)?);

@@ -82,7 +82,9 @@ struct Build<'a> {
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<(), Failure> {
     let started = host::now();
-    console::begin(args);
+    if !args.debugging.dry_run {
+        console::begin(args);
+    }
     let mut settings = Settings::new(args, Files::read(args)?)?;
     settings.notes.iter().for_each(|it| console::warn(it));
     let folder = match &settings.sources.primary {
@@ -136,7 +138,7 @@ impl Build<'_> {
 
     /// Runs the build, shows it, and keeps what it leaves behind.
     fn run(self) -> Result<(), Failure> {
-        check_users(&self.buildspec)?;
+        self.check_users()?;
         let program = host::program()?;
         // From here on, a signal ends the build in order, and nothing is left behind.
         let stop = signals()?;
@@ -191,6 +193,15 @@ impl Build<'_> {
         tell(&report, host::now().saturating_sub(started));
         verdict(&report, &source).map_err(|failure| failure.hint_if(next))?;
         shown
+    }
+
+    /// Checks that there are the users who are to run commands, and that we may be them.
+    fn check_users(&self) -> Result<(), Failure> {
+        let of_phases = self.buildspec.phases.iter().filter_map(|it| it.run_as.as_ref());
+        self.buildspec.run_as.iter().chain(of_phases).try_for_each(|user| {
+            check_user(&user.name)
+                .map_err(|err| self.source.failure(shell_failure(err), Some(user.place)))
+        })
     }
 
     /// Values that output must not show and that are no secrets of the buildspec: credentials.
@@ -260,13 +271,6 @@ fn plan(buildspec: Buildspec, inputs: Inputs) -> Result<Plan, Failure> {
 fn aws(settings: &Settings) -> Aws {
     let region = settings.project.as_ref().and_then(|it| it.region.clone());
     Aws::asked(Asked { profile: settings.profile.clone(), region })
-}
-
-/// Checks that there are the users who are to run commands, and that we may be them.
-fn check_users(buildspec: &Buildspec) -> Result<(), Failure> {
-    let of_phases = buildspec.phases.iter().filter_map(|it| it.run_as.as_ref());
-    let mut users = buildspec.run_as.iter().chain(of_phases);
-    users.try_for_each(|it| check_user(&it.name)).map_err(shell_failure)
 }
 
 fn terminal() -> Result<Terminal, Failure> {

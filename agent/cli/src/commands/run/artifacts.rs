@@ -101,7 +101,7 @@ fn asked_for(encryption: Option<&args::run::Encryption>) -> Encryption {
     }
 }
 
-/// Where a project has its artifacts (CodeBuild API reference, "ProjectArtifacts").
+/// Where a project has its artifacts (CodeBuild API reference, "`ProjectArtifacts`").
 fn target_of(target: &Target, plan: &Plan) -> S3Target {
     let id = plan.environment().value("CODEBUILD_BUILD_ID").unwrap_or_default();
     let uuid = id.to_string_lossy().rsplit(':').next().unwrap_or_default().to_owned();

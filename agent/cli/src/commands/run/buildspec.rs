@@ -34,6 +34,17 @@ impl Source {
         Spot { line, column, ..self.spot() }
     }
 
+    /// A failure of what is at that place.
+    pub(super) fn failure(&self, failure: Failure, place: Option<Place>) -> Failure {
+        let failure = failure.at(self.at(place));
+        match place {
+            Some(place) => {
+                failure.excerpt(excerpt(&self.shown, &self.text, place.line, place.column))
+            }
+            None => failure.excerpt(format!(" --> {}", self.shown)),
+        }
+    }
+
     /// The file.
     pub(super) fn spot(&self) -> Spot {
         Spot { file: self.shown.clone(), path: self.path.clone(), line: 0, column: 0 }
@@ -107,12 +118,7 @@ fn invalid(source: &Source, problems: Vec<Problem>) -> Failure {
     let (all, count) = (problems.len(), problems.len().min(MOST_PROBLEMS));
     for (index, problem) in problems.into_iter().take(count).enumerate() {
         let Problem { place, message, hint, aws, .. } = problem;
-        let mut failure = Failure::new(Kind::Input, message).hint_if(hint);
-        failure = failure.excerpt(match place {
-            Some(place) => excerpt(&source.shown, &source.text, place.line, place.column),
-            None => format!(" --> {}", source.shown),
-        });
-        failure = failure.at(source.at(place));
+        let mut failure = source.failure(Failure::new(Kind::Input, message).hint_if(hint), place);
         if let Some(aws) = aws {
             failure = failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}"));
         }

@@ -63,10 +63,15 @@ pub(super) fn base(args: &Run, global: &Global) -> Result<Variables, Failure> {
     Ok(variables)
 }
 
+/// AWS's own keys have 20 characters at least. Those of emulators may be words such as `test`, and
+/// without them a log could not be read.
+const SHORTEST_CREDENTIAL: usize = 16;
+
 /// The values of AWS credentials among variables: output must not show them.
 pub(super) fn credentials(variables: &Variables) -> Vec<Secret> {
     let is_credential = |name: &OsStr| CREDENTIALS.iter().any(|it| name == *it);
     let found = variables.iter().filter(|it| is_credential(&it.0));
+    let found = found.filter(|it| SHORTEST_CREDENTIAL <= it.1.len());
     found.map(|it| Secret::new(it.1.to_string_lossy().into_owned())).collect()
 }
 

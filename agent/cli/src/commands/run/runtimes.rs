@@ -13,7 +13,6 @@ use rbuild_agent::{
 
 use super::{Variables, buildspec::Source};
 use crate::{
-    console::excerpt::excerpt,
     failure::{Failure, Kind},
     input,
 };
@@ -78,10 +77,7 @@ fn command(selected: Selected) -> RuntimeSelected {
 }
 
 fn failure(err: &RuntimesError, source: &Source) -> Failure {
-    let mut failure = Failure::new(Kind::Input, err.to_string()).at(source.at(err.place()));
-    if let Some(place) = err.place() {
-        failure = failure.excerpt(excerpt(&source.shown, &source.text, place.line, place.column));
-    }
+    let failure = source.failure(Failure::new(Kind::Input, err.to_string()), err.place());
     match err.aws() {
         Some(aws) => failure.note(format!("CodeBuild says: YAML_FILE_ERROR: {aws}")),
         None => failure,

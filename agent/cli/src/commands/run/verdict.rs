@@ -12,7 +12,7 @@ use rbuild_agent::{
 
 use super::buildspec::Source;
 use crate::{
-    console::{self, excerpt::excerpt, size},
+    console::{self, size},
     failure::{Failure, Kind},
     host, s3, secrets,
 };
@@ -76,9 +76,7 @@ fn ended(end: End) -> String {
 }
 
 fn at(command: &Command, message: String, source: &Source) -> Failure {
-    let place = command.place;
-    let excerpt = excerpt(&source.shown, &source.text, place.line, place.column);
-    Failure::new(Kind::Build, message).excerpt(excerpt).at(source.at(Some(place)))
+    source.failure(Failure::new(Kind::Build, message), Some(command.place))
 }
 
 fn artifacts_failure(what: &str, err: &ArtifactsError) -> Failure {
