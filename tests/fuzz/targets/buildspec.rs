@@ -1,7 +1,4 @@
-//! Buildspec files of any bytes.
+//! Buildspec files, and files of runtimes, of any bytes.
 #![no_main]
 
-#[path = "../../src/fuzz.rs"]
-mod fuzz;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::buildspec(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rbuild_fuzz::buildspec(bytes));

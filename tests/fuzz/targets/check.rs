@@ -1,0 +1,4 @@
+//! What is found in files of any bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rbuild_fuzz::check(bytes));

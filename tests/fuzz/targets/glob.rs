@@ -1,0 +1,4 @@
+//! Patterns and paths.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rbuild_fuzz::glob(bytes));
