@@ -22,12 +22,12 @@
 //! anything; all others are values and functions of values.
 //!
 //! **Architecture invariant:** this crate prints nothing, reads no clock and no environment, and
-//! does not know about images, ECS, or terminals. It tells what happens with [`event::Event`] and
+//! does not know about images, ECS, or AWS, nor what is drawn on a terminal. It tells what happens with [`event::Event`] and
 //! what went wrong with errors. (What commands write goes to an event, and the supervisor, a
 //! process of its own, reads its own arguments.)
 //!
 //! **Architecture invariant:** what a buildspec asks for and this crate does not do is refused
-//! before anything runs.
+//! before anything runs, or told as [`event::Event::IgnoredKeys`]: never left out in silence.
 
 pub mod artifacts;
 pub mod buildspec;

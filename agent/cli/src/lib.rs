@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`main`], [`args`], the module in [`commands`] that has the name of the
 //! command, [`console`], [`failure`]. [`host`] is what is known of this machine, [`input`] reads files,
-//! [`registries`], [`secrets`] and [`aws`] are the adapters of the libraries' ports.
+//! [`registries`], [`secrets`], [`s3`] and [`aws`] are the adapters of the libraries' ports.
 //!
 //! **Architecture invariant:** only this crate reads arguments, the environment, and the clock;
 //! only this crate prints; only this crate uses all the others.
