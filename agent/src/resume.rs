@@ -36,6 +36,7 @@ pub struct State {
     /// The variables that commands unset, sorted.
     pub unset: Vec<OsString>,
     /// The variables that commands set and that are not kept, since they hold a secret; sorted.
+    /// Those that were lost to a build before, and that no command has set since, are among them.
     pub withheld: Vec<OsString>,
 }
 
@@ -52,6 +53,8 @@ pub struct Origin<'a> {
     pub environment: &'a Environment,
     /// What nobody must see.
     pub redactor: &'a Redactor,
+    /// The variables that it lacked, since they were [withheld](State::withheld) from it.
+    pub lacks: &'a [OsString],
 }
 
 /// Why bytes are no state.
@@ -101,6 +104,10 @@ impl State {
         let (withheld, set): (Vec<_>, Vec<_>) = changed.cloned().partition(|(name, value)| {
             CREDENTIALS.iter().any(|it| name == it) || is_secret(value, origin.redactor)
         });
+        let is_set = |name: &OsString| set.iter().any(|it| it.0 == *name);
+        let still_lacks = origin.lacks.iter().filter(|it| !is_set(it)).cloned();
+        let withheld: BTreeSet<OsString> =
+            withheld.into_iter().map(|it| it.0).chain(still_lacks).collect();
         let left: BTreeSet<&OsStr> =
             point.snapshot.variables.iter().map(|it| it.0.as_os_str()).collect();
         let unset = began.keys().filter(|it| is_kept(it) && !left.contains(*it));
@@ -110,9 +117,9 @@ impl State {
             step: point.step,
             directory,
             programs: origin.programs.to_owned(),
-            set,
             unset: unset.map(|it| (*it).to_owned()).collect(),
-            withheld: withheld.into_iter().map(|it| it.0).collect(),
+            set,
+            withheld: withheld.into_iter().collect(),
         })
     }
 
@@ -302,6 +309,7 @@ mod tests {
             programs: Path::new("/p1"),
             environment: &environment,
             redactor: &redactor,
+            lacks: &[OsString::from("A"), OsString::from("LOST")],
         };
         State::new(&point, origin)
     }
@@ -347,6 +355,7 @@ mod tests {
               ],
               "withheld": [
                 "=AWS_SECRET_ACCESS_KEY",
+                "=LOST",
                 "=URL"
               ]
             }"##]]

@@ -68,7 +68,8 @@ pub trait Shell {
     ) -> Result<Result<Vec<OsString>, End>, ShellError>;
 
     /// The state that the command before the last one left behind, which the last one started
-    /// with; what to go back to if the last one failed.
+    /// with; what to go back to if the last one failed. If a person had a shell since, or was to
+    /// have one, that of the last command, which that shell started with.
     fn snapshot(&mut self) -> Result<Snapshot, ShellError>;
 
     /// Lets a person use the terminal with a shell that has the state of the last command, until

@@ -4,6 +4,7 @@
 mod bad_input;
 mod check;
 mod compatibility;
+mod debugging;
 mod demonstration;
 mod deploy;
 mod docs;
@@ -14,6 +15,7 @@ mod golden;
 mod image;
 mod json;
 mod kill;
+mod phases;
 mod push_pull;
 mod reproducible;
 mod run;

@@ -112,7 +112,8 @@ impl Build<'_> {
         }
     }
 
-    /// Notes where the build could go on after `step` did not succeed, if it is the first. What is
+    /// Notes where the build could go on after `step` did not succeed, or did not begin, if it is
+    /// the first. What is
     /// in `finally` belongs to what failed before it: a build cannot go on in the middle of that.
     fn note_first(&mut self, step: &Step<'_>) {
         if !matches!(self.course.commands.first, FirstFailed::None) {
@@ -131,7 +132,11 @@ impl Build<'_> {
     /// Lets a person look at what a command will find.
     fn pause_before(&mut self, step: &Step<'_>) -> Result<(), Break> {
         let end = self.pause(step, false)?;
-        match Self::judge(step.command, end) {
+        let judged = Self::judge(step.command, end);
+        if judged.is_err() {
+            self.note_first(step);
+        }
+        match judged {
             Err(Break::Failed(_)) => {
                 let command = step.command.clone();
                 Err(Break::Left(Reason::Breakpoint { command, end }))

@@ -42,6 +42,8 @@ struct FakeShell {
     asked: Vec<String>,
     /// How many commands ran since it began.
     ran: usize,
+    /// How many had run before what its snapshot is of.
+    before: usize,
     /// What commands left.
     variables: BTreeMap<&'static str, &'static str>,
     /// How people leave it.
@@ -63,12 +65,15 @@ impl Shell for FakeShell {
         if self.snapshots_fail {
             return Err(ShellError::SupervisorGone);
         }
-        let directory = format!("/after {}", self.ran - 1).into();
+        let directory = format!("/after {}", self.before).into();
         Ok(Snapshot { variables: Vec::new(), directory })
     }
 
     fn interact(&mut self, line: Interaction<'_>) -> Result<End, ShellError> {
         self.asked.push(format!("{line:?}"));
+        if !line.before_last {
+            self.before = self.ran;
+        }
         Ok(self.left.pop_front().unwrap())
     }
 
@@ -78,6 +83,7 @@ impl Shell for FakeShell {
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
         self.asked.push(format!("{line:?}"));
+        self.before = self.ran;
         self.ran += 1;
         let runs = self.runs.entry(line.text.to_owned()).or_default();
         *runs += 1;

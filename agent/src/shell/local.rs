@@ -22,6 +22,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::Access,
     io::Errno,
+    process::{Pid, Signal},
     thread::{Gid, Uid},
 };
 
@@ -391,7 +392,14 @@ impl LocalShell {
     }
 
     fn send(&mut self, request: Request) -> Result<(), ShellError> {
+        self.wake();
         channel::send(&self.control, request).map_err(|_| self.supervisor_is_gone())
+    }
+
+    /// Lets the supervisor go on: a command may have stopped it.
+    fn wake(&self) {
+        // If it is gone, that shows when it is asked for something.
+        let _ = rustix::process::kill_process(Pid::from_child(&self.supervisor), Signal::CONT);
     }
 
     /// Lets the process of the next command run `script`.
@@ -487,6 +495,8 @@ impl LocalShell {
 impl Shell for LocalShell {
     fn begin(&mut self, beginning: Beginning<'_>) -> Result<(), ShellError> {
         if self.is_over().is_some() {
+            // What an earlier try left behind is no state of this one.
+            self.now = self.first();
             return Ok(());
         }
         if std::mem::take(&mut self.has_run) {
@@ -587,12 +597,15 @@ impl Shell for LocalShell {
     }
 
     fn interact(&mut self, line: Interaction<'_>) -> Result<End, ShellError> {
+        if !line.before_last {
+            self.before = self.now.clone();
+        }
         if let Some(end) = self.is_over() {
             return Ok(end);
         }
         let terminal = self.terminal.take().ok_or(ShellError::NoTerminal)?;
         self.hand_over(line.user)?;
-        let state = if line.before_last { self.before.clone() } else { self.now.clone() };
+        let state = self.before.clone();
         let text = match self.dialect {
             Dialect::Posix => script::interaction(&self.program),
             Dialect::PowerShell => powershell::interaction(&self.program).into(),
@@ -630,6 +643,7 @@ impl Drop for LocalShell {
         // The supervisor ends everything as soon as nobody can ask it for anything. If one of
         // these fails, it is gone.
         let _ = self.control.shutdown(std::net::Shutdown::Both);
+        self.wake();
         if !self.supervisor.wait().is_ok_and(|it| it.success()) {
             processes::end_orphans();
         }

@@ -16,7 +16,7 @@ use std::{
     ffi::{CString, OsString, c_char, c_int, c_short},
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{BorrowedFd, OwnedFd, RawFd},
         unix::{ffi::OsStringExt, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
-    io::Errno,
+    io::{Errno, FdFlags},
     process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus},
     thread::{Gid, Uid},
 };
@@ -101,6 +101,7 @@ impl Supervisor {
     /// Makes this process one: standard streams are then those of commands.
     fn new(script: Vec<OsString>) -> rustix::io::Result<Self> {
         ignore_signals();
+        keep_from_commands();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         // This fails only where we lead a session already.
         let _ = rustix::process::setsid();
@@ -379,6 +380,21 @@ unsafe extern "C" {
         environment: *const *const c_char,
     ) -> c_int;
     safe fn signal(number: c_int, handler: Option<extern "C" fn(c_int)>) -> usize;
+}
+
+/// Keeps files from commands that whoever called rbuild has left open: they are none of the build's,
+/// and who waits for the end of one would wait for a command that holds it.
+fn keep_from_commands() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<RawFd> =
+        entries.filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|it| 2 < *it) {
+        #[expect(unsafe_code, reason = "the standard library and rustix list no open files")]
+        // SAFETY: it is used for this call alone. The file is open, or the call says that it is
+        // not, as for the one that was read above; nothing else opens or closes files meanwhile.
+        let file = unsafe { BorrowedFd::borrow_raw(number) };
+        let _ = rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC);
+    }
 }
 
 /// Lets signals do nothing to this process: rbuild decides when a build ends, and a supervisor

@@ -172,7 +172,8 @@ impl Build<'_> {
         let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
         match &state {
             Some(state) => resume::warn_of_withheld(state),
-            None => resume::forget(&folder),
+            None if is_whole(&plan) => resume::forget(&folder),
+            None => {}
         }
         let mut view = View::new(args, Course::new(source.spot(), plan.phases()));
         let mut redactor = Redactor::default();
@@ -189,7 +190,7 @@ impl Build<'_> {
         let mut report = report.map_err(|err| run_failure(err, &plan, &source))?;
         ended.map_err(shell_failure)?;
         artifacts.settle(&mut report.artifacts)?;
-        let next = keep(&report, &plan, &programs, &redactor);
+        let next = keep(&report, &plan, &programs, &redactor, state.as_ref());
         tell(&report, host::now().saturating_sub(started));
         verdict(&report, &source).map_err(|failure| failure.hint_if(next))?;
         shown
@@ -282,9 +283,15 @@ fn terminal() -> Result<Terminal, Failure> {
 }
 
 /// Keeps where a build that did not succeed can go on, and says how; a build that succeeded has
-/// nothing left to do. A phase that ran alone is no build.
-fn keep(report: &Report, plan: &Plan, programs: &Path, redactor: &Redactor) -> Option<String> {
-    if let Start::Only(_) = plan.start() {
+/// nothing left to do.
+fn keep(
+    report: &Report,
+    plan: &Plan,
+    programs: &Path,
+    redactor: &Redactor,
+    before: Option<&State>,
+) -> Option<String> {
+    if !is_whole(plan) {
         return None;
     }
     match &report.resume {
@@ -292,9 +299,14 @@ fn keep(report: &Report, plan: &Plan, programs: &Path, redactor: &Redactor) -> O
             resume::forget(plan.source());
             None
         }
-        Some(point) => resume::keep(point, plan, programs, redactor)
+        Some(point) => resume::keep(point, plan, programs, redactor, before)
             .then(|| format!("rbuild run … --resume goes on with command {}", point.step + 1)),
     }
+}
+
+/// Whether this is a build. One phase alone is none: what is known of the build before stays.
+fn is_whole(plan: &Plan) -> bool {
+    !matches!(plan.start(), Start::Only(_))
 }
 
 /// A folder of the source, in full and without links.

@@ -167,7 +167,9 @@ fn people_end_a_build_that_they_look_at() {
                 states.push(format!("{stage} {state}"));
             }
         });
-        let outcome = report.unwrap().outcome;
+        let Report { outcome, resume, .. } = report.unwrap();
+        let resume = resume.map(|it| (it.step, it.snapshot.directory));
+        assert_eq!(resume, Some((1, "/after 1".into())), "it goes on where people looked");
         let Outcome::Failed(Failure { stage, reason: Reason::Breakpoint { .. } }) = outcome else {
             panic!("{outcome:?}");
         };

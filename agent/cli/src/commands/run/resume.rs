@@ -98,12 +98,19 @@ pub(super) fn forget(source: &Path) {
     let _ = path(source).map(fs::remove_file);
 }
 
-/// Keeps where a build can go on; whether that worked.
-pub(super) fn keep(point: &ResumePoint, plan: &Plan, programs: &Path, redactor: &Redactor) -> bool {
+/// Keeps where a build can go on that itself went on with `before`; whether that worked.
+pub(super) fn keep(
+    point: &ResumePoint,
+    plan: &Plan,
+    programs: &Path,
+    redactor: &Redactor,
+    before: Option<&State>,
+) -> bool {
     let Some(commands) = digest(plan.phases(), point.step) else { return false };
     let environment = plan.environment();
     let (source, commands) = (plan.source(), commands.as_str());
-    let origin = Origin { source, commands, programs, environment, redactor };
+    let lacks = before.map_or(&[][..], |it| &it.withheld);
+    let origin = Origin { source, commands, programs, environment, redactor, lacks };
     let state = State::new(point, origin);
     state.zip(path(source)).is_some_and(|(state, path)| write(&path, &state.to_bytes()).is_ok())
 }
