@@ -15,12 +15,12 @@ use regex::Regex;
 use crate::{root, sandbox};
 
 /// What is in a case's folder beside the source.
-const EXPECTED: [&str; 3] = ["log", "status", "artifacts"];
+const EXPECTED: [&str; 4] = ["log", "status", "artifacts", "arguments"];
 
 #[test]
 fn the_whole_log_of_a_build_is_the_one_that_codebuild_writes() {
     let cases = cases();
-    assert!(5 <= cases.len(), "too few cases: {cases:?}");
+    assert!(9 <= cases.len(), "too few cases: {cases:?}");
     let wrong: Vec<_> = cases.iter().filter_map(|case| difference(case)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -38,15 +38,17 @@ fn difference(case: &Path) -> Option<String> {
     let sandbox = sandbox(&[]);
     let status = Command::new("cp").arg("-a").arg(case.join(".")).arg(sandbox.src()).status();
     assert!(status.expect("cp").success(), "{} is not copied", case.display());
-    for name in EXPECTED {
-        remove(&sandbox.src().join(name));
+    for path in EXPECTED.map(|it| sandbox.src().join(it)).iter().filter(|it| it.exists()) {
+        remove(path);
     }
     let artifacts = sandbox.path().join("artifacts");
-    let words = ["run", "--log", "codebuild", "-a"].map(PathBuf::from);
-    let run = sandbox.rbuild(words.iter().chain([&artifacts])).env("LC_ALL", "C").go();
+    let read = |name| fs::read_to_string(case.join(name)).unwrap_or_default();
+    let arguments = read("arguments");
+    let words = ["run", "--log", "codebuild"].into_iter().chain(arguments.lines());
+    let words = words.chain(["-a"]).map(PathBuf::from).chain([artifacts.clone()]);
+    let run = sandbox.rbuild(words).env("LC_ALL", "C").go();
     let text = mask(&scrub(&run.stdout, sandbox.path()));
 
-    let read = |name| fs::read_to_string(case.join(name)).unwrap_or_default();
     let got = format!("status {}\n{text}", run.status.code().unwrap_or(-1));
     let want = format!("status {}\n{}", read("status").trim(), read("log"));
     let wrong = diff(&want, &got).or_else(|| diff(&read("artifacts"), &listing(&artifacts)))?;

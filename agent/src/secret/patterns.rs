@@ -1,13 +1,14 @@
 //! The texts that must not be shown, as an automaton that finds them.
 //!
-//! Of two texts that begin at the same place the longer one counts, and of two that overlap the
-//! one that begins first. The search can stop after any byte and go on later: a [`Search`] is all
-//! that it has to remember.
+//! Every byte of every occurrence is masked, whichever overlap; those that do have one mask
+//! together. The time that this takes grows with the output alone, whatever the texts are: no byte
+//! is looked at twice. The search can stop after any byte and go on later: a [`Search`] is all that
+//! it has to remember.
 //!
 //! **Architecture invariant:** the only search there is. What masks a whole text and what masks a
 //! stream cannot differ.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use aho_corasick::{
     AhoCorasick, Anchored, MatchKind,
@@ -26,22 +27,26 @@ pub(super) struct Patterns {
     automaton: NFA,
     /// Where a text may begin: its first bytes. Faster than the automaton by far.
     beginnings: AhoCorasick,
-    /// How many bytes lead to a state, for every state from which more bytes can lead to a text.
-    depths: HashMap<StateID, usize>,
+    /// How many of the last bytes may be the beginning of a text that is not whole yet, for every
+    /// state in which there are any.
+    open: HashMap<StateID, usize>,
     start: StateID,
     longest: usize,
 }
 
 /// How far a search came in a text.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Search {
     state: StateID,
     /// How many bytes were looked at.
     seen: usize,
     /// How many bytes were handed over, or masked.
     told: usize,
-    /// What was found, and may become longer.
-    found: Option<(usize, usize)>,
+    /// What is to be masked from where to where, in their order; the last may become longer, or
+    /// one with those before.
+    found: VecDeque<(usize, usize)>,
+    /// Whether the mask of the first of these was handed over.
+    is_masking: bool,
 }
 
 impl Patterns {
@@ -53,7 +58,7 @@ impl Patterns {
         let longest = texts.iter().map(Vec::len).max()?;
         // It fails at 2 GiB of texts, which no process could have in its environment.
         let automaton = NFA::builder()
-            .match_kind(MatchKind::LeftmostLongest)
+            .match_kind(MatchKind::Standard)
             .prefilter(false)
             .build(&texts)
             .expect("texts of less than 2 GiB");
@@ -63,9 +68,9 @@ impl Patterns {
             .match_kind(MatchKind::LeftmostFirst)
             .build(&heads)
             .expect("texts of four bytes each");
-        let depths = depths(&automaton, &texts);
+        let open = open(&automaton, &texts);
         let start = automaton.start_state(Anchored::No).expect("a search from anywhere");
-        Some(Self { texts, automaton, beginnings, depths, start, longest })
+        Some(Self { texts, automaton, beginnings, open, start, longest })
     }
 
     /// The texts, sorted.
@@ -85,7 +90,13 @@ impl Patterns {
 
     /// The beginning of a search.
     pub(super) fn search(&self) -> Search {
-        Search { state: self.start, seen: 0, told: 0, found: None }
+        Search {
+            state: self.start,
+            seen: 0,
+            told: 0,
+            found: VecDeque::new(),
+            is_masking: false,
+        }
     }
 
     /// Goes on with `search` in `text` to its end, and hands over all that is decided then. The
@@ -93,25 +104,24 @@ impl Patterns {
     pub(super) fn scan(&self, search: &mut Search, text: &[u8], out: &mut dyn FnMut(&[u8])) {
         while search.seen < text.len() {
             if search.state == self.start {
+                search.tell(text, search.seen, out);
                 self.skip(search, text);
             }
             search.state = self.automaton.next_state(Anchored::No, search.state, text[search.seen]);
             search.seen += 1;
-            if self.automaton.is_special(search.state) {
-                self.look(search, text, out);
+            if self.automaton.is_match(search.state) {
+                // The first one is the longest that ends here.
+                let pattern = self.automaton.match_pattern(search.state, 0);
+                search.find(search.seen - self.automaton.pattern_len(pattern));
             }
         }
-        let open = self.depths.get(&search.state).copied().unwrap_or_default();
+        let open = self.open.get(&search.state).copied().unwrap_or_default();
         search.tell(text, search.seen - open, out);
     }
 
     /// Hands over what is left of `text`, of which there is no more.
     pub(super) fn end(&self, search: &mut Search, text: &[u8], out: &mut dyn FnMut(&[u8])) {
         self.scan(search, text, out);
-        while search.found.is_some() {
-            self.mask(search, text, out);
-            self.scan(search, text, out);
-        }
         search.tell(text, text.len(), out);
     }
 
@@ -123,28 +133,6 @@ impl Patterns {
             None => rest.len() - rest.len().min(SHORTEST - 1),
         };
     }
-
-    /// Takes note of what was found, and masks it if it cannot become longer.
-    fn look(&self, search: &mut Search, text: &[u8], out: &mut dyn FnMut(&[u8])) {
-        if self.automaton.is_match(search.state) {
-            let pattern = self.automaton.match_pattern(search.state, 0);
-            let length = self.automaton.pattern_len(pattern);
-            search.found = Some((search.seen - length, search.seen));
-        }
-        // No more bytes lead from there to a text.
-        if search.found.is_some() && !self.depths.contains_key(&search.state) {
-            self.mask(search, text, out);
-        }
-    }
-
-    /// Masks what was found, and begins anew after it.
-    fn mask(&self, search: &mut Search, text: &[u8], out: &mut dyn FnMut(&[u8])) {
-        if let Some((start, end)) = search.found.take() {
-            search.tell(text, start, out);
-            out(MASK);
-            *search = Search { state: self.start, seen: end, told: end, found: None };
-        }
-    }
 }
 
 impl Search {
@@ -154,12 +142,41 @@ impl Search {
     }
 
     /// The same search in a text that lacks the first bytes, all of which were handed over.
-    pub(super) fn without(self, first: usize) -> Self {
-        let found = self.found.map(|(start, end)| (start - first, end - first));
-        Self { seen: self.seen - first, told: self.told - first, found, ..self }
+    pub(super) fn without(mut self, first: usize) -> Self {
+        for (start, end) in &mut self.found {
+            // The beginning of what is being masked is no more.
+            (*start, *end) = (start.saturating_sub(first), *end - first);
+        }
+        Self { seen: self.seen - first, told: self.told - first, ..self }
     }
 
+    /// Takes note of a text that begins at `start` and ends with what was seen.
+    fn find(&mut self, start: usize) {
+        let mut found = (start, self.seen);
+        while let Some(last) = self.found.pop_back_if(|it| start < it.1) {
+            found.0 = found.0.min(last.0);
+        }
+        self.found.push_back(found);
+    }
+
+    /// Hands over all before `end`, of which everything is known, and masks what was found.
     fn tell(&mut self, text: &[u8], end: usize, out: &mut dyn FnMut(&[u8])) {
+        while let Some(&(start, until)) = self.found.front().filter(|it| it.0 < end) {
+            if !std::mem::replace(&mut self.is_masking, true) {
+                self.show(text, start, out);
+                out(MASK);
+            }
+            self.told = until.min(end);
+            if end < until {
+                return;
+            }
+            self.found.pop_front();
+            self.is_masking = false;
+        }
+        self.show(text, end, out);
+    }
+
+    fn show(&mut self, text: &[u8], end: usize, out: &mut dyn FnMut(&[u8])) {
         if self.told < end {
             out(&text[self.told..end]);
             self.told = end;
@@ -167,15 +184,26 @@ impl Search {
     }
 }
 
-fn depths(automaton: &NFA, texts: &[Vec<u8>]) -> HashMap<StateID, usize> {
-    let start = automaton.start_state(Anchored::Yes).expect("a search from the beginning");
-    let mut depths = HashMap::new();
+fn open(automaton: &NFA, texts: &[Vec<u8>]) -> HashMap<StateID, usize> {
+    let start = |it| automaton.start_state(it).expect("a search from there");
+    let mut open = HashMap::new();
     for text in texts {
-        let mut state = start;
+        let mut state = start(Anchored::Yes);
         for (depth, byte) in (1..text.len()).zip(text) {
             state = automaton.next_state(Anchored::Yes, state, *byte);
-            depths.insert(state, depth);
+            open.insert(state, depth);
         }
     }
-    depths
+    // After a text that is the beginning of no other, another may have begun in it. One that ends
+    // with it, and after which that is asked in turn, is shorter.
+    let mut by_length: Vec<&Vec<u8>> = texts.iter().collect();
+    by_length.sort_by_key(|it| it.len());
+    for text in by_length {
+        let follow = |anchored, bytes: &[u8]| {
+            bytes.iter().fold(start(anchored), |it, byte| automaton.next_state(anchored, it, *byte))
+        };
+        let inside = open.get(&follow(Anchored::No, &text[1..])).copied();
+        open.entry(follow(Anchored::Yes, text)).or_insert(inside.unwrap_or_default());
+    }
+    open
 }

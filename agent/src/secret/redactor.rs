@@ -11,7 +11,8 @@ use crate::choice::Masking;
 /// Knows the values that output must not show, and writes `***` in their place.
 ///
 /// A value is found only as it is: a part of it, or what a program made of it, is not. Values of
-/// less than four bytes are shown, since they would be found in everything.
+/// less than four bytes are shown, since they would be found in everything. Of values that overlap
+/// all is masked.
 ///
 /// Copies share what they know.
 #[derive(Clone, Default)]
@@ -23,7 +24,7 @@ pub struct Redactor {
 
 impl Redactor {
     /// Takes out `values`, each also without a line feed at its end, and, if `masking` says so,
-    /// each line of those that have many.
+    /// each line of it, with and without the blanks around.
     pub fn new(values: Vec<Secret>, masking: Masking) -> Self {
         Self { masking, ..Self::default() }.with(values)
     }
@@ -92,7 +93,12 @@ fn add(value: &str, masking: Masking, texts: &mut Vec<Vec<u8>>) {
     // `$(…)` takes line feeds away, and so does whoever prints a line.
     add(value.trim_end_matches(['\r', '\n']));
     if masking == Masking::Lines {
-        value.lines().for_each(add);
+        // Lines without anything to see are part of all that is indented.
+        for line in value.lines().filter(|it| !it.trim().is_empty()) {
+            add(line);
+            // An `echo` without quotes takes away what a line is indented by.
+            add(line.trim());
+        }
     }
 }
 
@@ -142,8 +148,9 @@ impl MaskedOutput {
             self.held.clear();
         }
         patterns.scan(&mut search, bytes, out);
-        self.held.extend_from_slice(&bytes[search.told()..]);
-        self.search = Some(search.without(search.told()));
+        let told = search.told();
+        self.held.extend_from_slice(&bytes[told..]);
+        self.search = Some(search.without(told));
     }
 
     /// Hands over what is held back: nothing more comes of what was pushed so far.
@@ -162,8 +169,9 @@ impl MaskedOutput {
 
     /// Holds back what `search` left open.
     fn hold(&mut self, search: Search) {
-        self.held.drain(..search.told());
-        self.search = Some(search.without(search.told()));
+        let told = search.told();
+        self.held.drain(..told);
+        self.search = Some(search.without(told));
     }
 }
 

@@ -276,7 +276,9 @@ impl Face {
             Self::Github { .. } => {
                 super::with_lines(|lines| lines.quote(bytes, &mut |bytes| out.write(bytes)));
             }
-            Self::Json(json) => out.write(json.output(bytes, course).as_bytes()),
+            Self::Json(json) => {
+                json.output(bytes, course, &mut |line| out.write(line.as_bytes()));
+            }
         }
     }
 }

@@ -106,10 +106,12 @@ fn command(event: &Event<'_>, course: &Course) -> String {
     super::visible(&course.mask(&text)).into_owned()
 }
 
-/// Every value, and each line of it: the runner looks at a line at a time.
+/// Every value, and each line of it, with and without the blanks around: the runner looks at a line
+/// at a time.
 fn masks(redactor: &Redactor) -> Vec<Piece> {
     let values = redactor.values().map(Secret::expose);
     let texts = values.flat_map(|it| std::iter::once(it).chain(it.split(['\n', '\r'])));
+    let texts = texts.flat_map(|it| [it, it.trim()]);
     let mut texts: Vec<_> = texts.filter(|it| SHORTEST_SECRET <= it.trim().len()).collect();
     texts.sort_unstable();
     texts.dedup();
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_line_of_a_secret_is_masked_if_there_is_a_runner() {
-        let secret = "first line\r\nab\nsecond%0A";
+        let secret = "first line\r\nab\n  second%0A";
         let redactor = Redactor::new(vec![Secret::new(secret.into())], Masking::default());
         let event = Event::SecretsKnown(&redactor);
         let texts = |has_runner| -> Vec<String> {
@@ -221,7 +223,7 @@ mod tests {
             };
             pieces.into_iter().map(text).collect()
         };
-        assert_eq!(texts(true), ["first line", secret, "second%0A"]);
+        assert_eq!(texts(true), ["  second%0A", "first line", secret, "second%0A"]);
         assert_eq!(texts(false), [] as [&str; 0]);
     }
 }

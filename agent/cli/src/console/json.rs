@@ -17,7 +17,7 @@
 //! | `stage_skipped` | nobody asked for this stage | `stage` |
 //! | `stage_finished` | a stage ended | `stage`, `state`, `duration_ms`, `code`?, `message`? |
 //! | `command_started` | a command began | those of a command, `text` |
-//! | `output` | something wrote this | `text` or `base64` |
+//! | `output` | something wrote this | `text` or `base64`, of at most 64 KiB |
 //! | `command_finished` | a command ended | those of a command, `duration_ms`, `reason`, `status`?, `signal`? |
 //! | `retry` | something is tried again | `scope`, `phase`, `attempt`, `of` |
 //! | `breakpoint` | a person has the terminal | those of a command, `text`, `failed` |
@@ -254,6 +254,9 @@ pub(super) fn lines(event: &Event<'_>, course: &Course) -> String {
     line.end()
 }
 
+/// The most bytes of output in one event.
+const LONGEST: usize = 1 << 16;
+
 /// Holds together what comes in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Json {
@@ -262,22 +265,30 @@ pub(super) struct Json {
 }
 
 impl Json {
-    /// The lines for what something wrote, which is masked already.
-    pub(super) fn output(&mut self, bytes: &[u8], course: &Course) -> String {
+    /// Gives the lines for what something wrote, which is masked already, one by one: escaped it
+    /// may be six times as long.
+    pub(super) fn output(&mut self, bytes: &[u8], course: &Course, out: &mut dyn FnMut(&str)) {
         let whole;
-        let mut bytes = bytes;
+        let mut rest = bytes;
         if !self.held.is_empty() {
             whole = [&std::mem::take(&mut self.held), bytes].concat();
-            bytes = &whole;
+            rest = &whole;
         }
-        if let Err(err) = str::from_utf8(bytes)
-            && err.error_len().is_none()
-        {
-            let (all, rest) = bytes.split_at(err.valid_up_to());
-            self.held = rest.to_vec();
-            bytes = all;
+        while !rest.is_empty() {
+            let (mut piece, _) = rest.split_at(rest.len().min(LONGEST));
+            if let Err(err) = str::from_utf8(piece)
+                && err.error_len().is_none()
+            {
+                piece = &piece[..err.valid_up_to()];
+            }
+            if piece.is_empty() {
+                // Less than a character.
+                self.held = rest.to_vec();
+                return;
+            }
+            out(&output(piece, course));
+            rest = &rest[piece.len()..];
         }
-        output(bytes, course)
     }
 
     /// The line for what was held back: no more comes.
@@ -355,7 +366,10 @@ mod tests {
     fn outputs(pieces: &[&[u8]]) -> Vec<String> {
         let course = Course::new(Spot::default(), &[]);
         let mut json = Json::default();
-        let mut lines: String = pieces.iter().map(|it| json.output(it, &course)).collect();
+        let mut lines = String::new();
+        for it in pieces {
+            json.output(it, &course, &mut |line| lines += line);
+        }
         lines += &json.flush(&course);
         let text = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap();
@@ -373,6 +387,17 @@ mod tests {
         }
         let single: Vec<_> = all.chunks(1).collect();
         assert_eq!(outputs(&single).concat(), "grüße 🦀!");
+    }
+
+    #[test]
+    fn no_event_has_more_output_than_programs_expect() {
+        let text = "ü".repeat(LONGEST) + "x";
+        let texts = outputs(&[b"x", text.as_bytes()]);
+        assert_eq!(texts.concat(), format!("x{text}"));
+        assert_eq!(texts.len(), 4);
+        assert!(texts.iter().all(|it| it.len() <= LONGEST));
+        let bytes = outputs(&[&[0xff; 100_000]]);
+        assert_eq!(bytes.len(), 2);
     }
 
     #[test]

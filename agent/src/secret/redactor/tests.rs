@@ -20,14 +20,21 @@ fn streamed<'a>(redactor: &Redactor, chunks: impl IntoIterator<Item = &'a [u8]>)
     shown
 }
 
-/// The rule itself, tried at every place.
+/// The rule itself, tried at every place: every byte of every text, and one mask for those that
+/// overlap.
 fn by_the_rule(texts: &[Vec<u8>], text: &[u8]) -> Vec<u8> {
     let mut masked = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let here = texts.iter().filter(|it| rest.starts_with(it)).map(Vec::len).max();
-        masked.extend_from_slice(if here.is_some() { b"***" } else { &rest[..1] });
-        rest = &rest[here.unwrap_or(1)..];
+    // Up to where a mask that was written goes.
+    let mut end = 0;
+    for at in 0..text.len() {
+        let here = texts.iter().filter(|it| text[at..].starts_with(it)).map(Vec::len).max();
+        match here {
+            None if at < end => {}
+            None => masked.push(text[at]),
+            Some(_) if at < end => {}
+            Some(_) => masked.extend_from_slice(b"***"),
+        }
+        end = end.max(at + here.unwrap_or_default());
     }
     masked
 }
@@ -52,24 +59,24 @@ fn values_are_masked_wherever_they_stand() {
         (&["s3cr3t"], "a s3cr3ts3cr3t, s3cr3s3cr3t", "a ******, s3cr3***"),
         (&["abc"], "abcabc", "abcabc"),
         (&["abcd"], "aabcdd", "a***d"),
-        (&["aaaa"], "aaaaaaaaaaa", "******aaa"),
+        (&["aaaa"], "aaaaaaaaaaa", "***"),
         (&["héé"], "h héé é", "h *** é"),
         (&["a\0bcd"], "xa\0bcd\0", "x***\0"),
-        (&["***x", "a***"], "a***x ***x ***", "***x *** ***"),
+        (&["***x", "a***"], "a***x ***x ***", "*** *** ***"),
     ] {
         check(values, Masking::Lines, text, want);
     }
 }
 
 #[test]
-fn of_values_in_each_other_the_longest_counts_and_of_those_that_overlap_the_first() {
+fn of_values_in_each_other_the_longest_counts_and_of_those_that_overlap_nothing_is_left() {
     for (values, text, want) in [
         (&["abcd", "abcdefgh"][..], "abcdefgh abcdefg abcd", "*** ***efg ***"),
-        (&["abcd", "cdef"], "abcdef cdef", "***ef ***"),
+        (&["abcd", "cdef"], "abcdef cdef", "*** ***"),
         (&["abcdefgh", "bcde"], "abcdefgx abcdefgh", "a***fgx ***"),
-        (&["abcdefgh", "defghijk"], "abcdefghijk abcdefgijk", "***ijk abcdefgijk"),
+        (&["abcdefgh", "defghijk"], "abcdefghijk abcdefgijk", "*** abcdefgijk"),
         (&["abcdefgh", "bcde", "fgxy"], "abcdefgxy", "a******"),
-        (&["aaaa", "aaaaaaab"], "aaaaaaaaaaac", "******aaac"),
+        (&["aaaa", "aaaaaaab"], "aaaaaaaaaaac", "***c"),
     ] {
         check(values, Masking::Lines, text, want);
     }
@@ -88,6 +95,32 @@ fn of_a_value_of_many_lines_the_whole_and_each_line_is_masked() {
         check(&[value], masking, text, want);
     }
     check(&["one\r\n", "two\n"], Masking::Whole, "one two\n one\r\n", "one *** ***");
+}
+
+#[test]
+fn lines_are_masked_without_their_indentation_and_blank_ones_not_at_all() {
+    let value = "{\n    \"key\": \"hunter\",\n      \n  abc\n}\n";
+    for (text, want) in [
+        (value, "***"),
+        ("x{ \"key\": \"hunter\", abc }", "x{ *** abc }"),
+        ("        indented", "        indented"),
+    ] {
+        check(&[value], Masking::Lines, text, want);
+    }
+    check(&["  one value "], Masking::Lines, "-one value-  one value -", "-***-***-");
+    check(&["  one value "], Masking::Whole, "-one value-  one value -", "-one value-***-");
+}
+
+#[test]
+fn values_that_overlap_themselves_are_masked_in_time_that_grows_with_the_output() {
+    // With a new search after every mask these would be 10^9 steps.
+    let (short, long) = ("aaaa".to_owned(), "a".repeat(2_000) + "b");
+    let redactor = redactor(&[&short, &long], Masking::Lines);
+    let text = "a".repeat(2_000_000) + "c";
+    assert_eq!(redactor.mask(&text), "***c");
+    for size in [100, 1_999, 200_000] {
+        assert_eq!(streamed(&redactor, text.as_bytes().chunks(size)), b"***c");
+    }
 }
 
 #[test]
