@@ -6,6 +6,10 @@
 //!
 //! What is of the language and not built yet is checked, and is an [`IgnoredKey`]: it is never
 //! left out in silence. What is not of the language is a [`UnknownKey`], as it is for CodeBuild.
+//!
+//! **Architecture invariant:** a build that works on AWS works here. So what is wrong in `batch`,
+//! which CodeBuild does not look at in such a build, is [tolerated](Buildspec::tolerated); and so
+//! it is in `reports` and `cache`, unless a value is of a type that no YAML parser could take.
 
 pub(crate) mod keys;
 mod on_failure;
@@ -35,6 +39,8 @@ pub struct Buildspec {
     pub run_as: Option<User>,
     /// What `env.shell` asks for, if it does.
     pub shell: Option<ShellName>,
+    /// Where it asks for it.
+    pub shell_place: Option<Place>,
     /// `env.variables`, then `env.parameter-store`, then `env.secrets-manager`, each in the order
     /// of the file; of two with the same name the later one counts.
     pub variables: Vec<Variable>,
@@ -56,6 +62,8 @@ pub struct Buildspec {
     pub ignored_keys: Vec<IgnoredKey>,
     /// The keys that mean nothing, in the order of the file.
     pub unknown_keys: Vec<UnknownKey>,
+    /// What is wrong with what is left out, and stops no build, in the order of the file.
+    pub tolerated: Vec<Problem>,
 }
 
 /// A version of the language.

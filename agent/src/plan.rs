@@ -303,6 +303,11 @@ impl Plan {
         self.buildspec.shell
     }
 
+    /// Where it asks for it.
+    pub fn shell_place(&self) -> Option<Place> {
+        self.buildspec.shell_place
+    }
+
     /// The shell that runs the commands.
     pub fn shell(&self) -> ShellName {
         self.buildspec.shell.unwrap_or(ShellName::Sh)

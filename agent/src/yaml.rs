@@ -181,8 +181,31 @@ fn scan_error(text: &str, err: &ScanError) -> YamlError {
     }
     match indenting_tab(text, place) {
         Some(place) if message.contains("tab") => YamlError::Tab { place },
-        _ => YamlError::Syntax { message: message.to_owned(), place },
+        _ => YamlError::Syntax { message: in_plain_words(message, text, place), place },
     }
+}
+
+/// What the parser says, for people who do not know how it works.
+fn in_plain_words(message: &str, text: &str, place: Place) -> String {
+    let plain = match message {
+        "illegal placement of ':' indicator" => "a `:` stands where none can be",
+        "invalid trailing content after double-quoted scalar" => {
+            "something follows the closing quote"
+        }
+        "simple key expected" | "simple key expect ':'" => "a line is neither `key: value` nor text",
+        "while parsing node, found unknown anchor" => {
+            let line = text.lines().nth(place.line - 1).unwrap_or_default();
+            let rest = line.chars().skip(place.column - 1);
+            let name: String = rest.take_while(|it| !it.is_whitespace()).take(40).collect();
+            return format!("`{name}` stands for an anchor, and there is none of that name");
+        }
+        "unexpected character: ``'" => "no text can begin with a backtick",
+        message => match message.strip_prefix("unexpected character: `") {
+            Some(rest) => return format!("no text can begin with `{}`", rest.trim_end_matches('\'')),
+            None => message,
+        },
+    };
+    plain.to_owned()
 }
 
 /// The first tab in the indentation of the line at `place`, or of a line next to it: a parser may
@@ -642,8 +665,8 @@ mod tests {
         check(
             "a: [1, 2\nb: 3\n",
             expect![[r#"
-            2:2 illegal placement of ':' indicator
-        "#]],
+                2:2 a `:` stands where none can be
+            "#]],
         );
         check(
             "a: \"x\n",
@@ -660,8 +683,8 @@ mod tests {
         check(
             "a: *nobody\n",
             expect![[r#"
-            1:4 while parsing node, found unknown anchor
-        "#]],
+                1:4 `*nobody` stands for an anchor, and there is none of that name
+            "#]],
         );
         check(
             "a: &a [*a]\n",
@@ -678,8 +701,8 @@ mod tests {
         check(
             "a: @x\n",
             expect![[r#"
-            1:4 unexpected character: `@'
-        "#]],
+                1:4 no text can begin with `@`
+            "#]],
         );
     }
 

@@ -67,6 +67,30 @@ fn a_buildspec_that_says_something_else() {
     }
 }
 
+/// AWS does not look at `batch` in such a build, and can do without a report or a cache.
+#[test]
+fn what_is_wrong_with_what_is_left_out_stops_no_build() {
+    let text = "version: 0.2
+phases: {build: {commands: [touch was-run]}}
+batch: {build-graph: [{identifier: a, depend-on: [b]}], fast-fail: [x]}
+reports: {unit: {file-format: JUNIT, files: a}}
+cache: {action: both}
+";
+    let sandbox = sandbox(&[("buildspec.yml", text)]);
+    let run = sandbox.rbuild(["run"]).ok();
+    for want in [
+        "warning: buildspec.yml:3:51: `a` waits for `b`, which does not exist\n",
+        "warning: buildspec.yml:3:68: `batch.fast-fail` is a list, not text\n",
+        "warning: buildspec.yml:4:31: `reports.unit.file-format` cannot be `JUNIT`: write one of",
+        "warning: buildspec.yml:5:17: `cache.action` cannot be `both`: write one of",
+    ] {
+        assert!(run.stderr.contains(want), "{want}\n{run}");
+    }
+    assert!(sandbox.src().join("was-run").exists());
+    // Who checks the file wants to know.
+    sandbox.rbuild(["check"]).go().fails(2, &[]);
+}
+
 #[test]
 fn warnings_name_the_file_and_the_line() {
     let spec = "version: 0.2\nphases:\n  build:\n    commands: [ls]\n    comands: [ls]\n";
@@ -144,6 +168,39 @@ fn a_bomb_of_aliases_is_refused_quickly_and_in_little_memory() {
     let limit = ["prlimit", "--as=1000000000"];
     let run = sandbox.rbuild(["run"]).under(limit).within(Duration::from_secs(10));
     run.go().fails(2, &["buildspec.yml:", "alias"]);
+}
+
+#[test]
+fn a_buildspec_of_any_size_is_quick_and_needs_little_memory() {
+    let mut huge = b"version: 0.2\nphases: {build: {commands: [ls]}}\n".to_vec();
+    huge.resize(100_000_000, b'#');
+    let start = "version: 0.2\nphases:\n  build:\n    commands:\n".to_owned();
+    let many = start + &"      - ':'\n".repeat(10_000);
+    let sandbox = sandbox(&[("many.yml", &many)]);
+    sandbox.write("huge.yml", huge);
+    sandbox.write("latin.yml", b"version: 0.2\nphases: {build: {commands: [echo \xE9]}}\n");
+    for (args, status, want) in [
+        (&["run", "huge.yml"][..], 2, "`huge.yml` could not be read\ncaused by: it has more than"),
+        (&["check", "huge.yml"], 2, "`huge.yml` could not be read: it has more than 2.00 MB"),
+        (&["run", "--dry-run", "many.yml"], 0, "\n  10000  :  (many.yml:10004)\n"),
+        (&["check", "--no-shellcheck", "many.yml"], 0, "no findings"),
+        (&["run", "latin.yml"], 2, "not UTF-8\n --> latin.yml:2:34\n"),
+    ] {
+        let limit = ["prlimit", "--as=500000000"];
+        let run = sandbox.rbuild(args).under(limit).within(Duration::from_secs(20)).go();
+        run.has_status(status);
+        assert!(run.stdout.contains(want) || run.stderr.contains(want), "{want}\n{run}");
+    }
+}
+
+#[test]
+fn a_shell_that_is_not_there() {
+    let text = "version: 0.2\nenv: {shell: bash}\nphases: {build: {commands: [touch was-run]}}\n";
+    let sandbox = sandbox(&[("buildspec.yml", text), ("bin/x", "")]);
+    let path = sandbox.src().join("bin");
+    let run = sandbox.rbuild(["run"]).env("PATH", path).go();
+    run.fails(2, &["the shell `bash` was not found", " --> buildspec.yml:2:14\n", "hint: install it"]);
+    assert!(!sandbox.src().join("was-run").exists());
 }
 
 #[test]

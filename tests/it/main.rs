@@ -9,6 +9,7 @@ mod demonstration;
 mod deploy;
 mod docs;
 mod ends;
+mod examples;
 mod fuzz;
 mod github;
 mod golden;

@@ -36,11 +36,20 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+const IMAGES: &str = "Images";
+
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
     /// Keep images and caches in this folder [default: ~/.cache/rbuild]
-    #[arg(long, global = true, value_name = "DIR", env = "RBUILD_STORE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "RBUILD_STORE",
+        hide_env_values = true,
+        help_heading = IMAGES
+    )]
     pub(crate) store: Option<PathBuf>,
 
     /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
@@ -50,7 +59,8 @@ pub(crate) struct Global {
         value_name = "HOST[:PORT]",
         env = "RBUILD_INSECURE_REGISTRIES",
         hide_env_values = true,
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = IMAGES
     )]
     pub(crate) insecure_registry: Vec<String>,
 }

@@ -102,6 +102,9 @@ fn circle(names: &[String]) -> String {
     format!("the builds {}{more} wait for one another", shown.join(", "))
 }
 
+/// The rule of values of a type that their keys cannot have.
+pub(super) const WRONG_TYPE: &str = "wrong-type";
+
 const COLON: &str = "a colon followed by a space makes a mapping: put quotes around the whole text";
 
 impl Fault {
@@ -122,7 +125,7 @@ impl Fault {
     fn rule(&self) -> &'static str {
         match self {
             Self::Yaml(err) => yaml_rule(err),
-            Self::Root { .. } | Self::Kind { .. } => "wrong-type",
+            Self::Root { .. } | Self::Kind { .. } => WRONG_TYPE,
             Self::Missing { .. } => "missing-key",
             Self::Empty { .. } => "empty-key",
             Self::Version { .. } => "unknown-version",
@@ -168,6 +171,7 @@ impl Fault {
             Self::Kind { wanted: "a mapping", key, .. } if Phase::named(key).is_some() => {
                 "write `commands:` above the commands"
             }
+            Self::Kind { wanted: "a mapping", found: "a list", .. } => "write its keys without `-`",
             Self::Reference { .. } => "write `secret-id:json-key:version-stage:version-id`",
             Self::OnFailure { source: OnFailureError::Pattern(err), .. } => {
                 return Some(pattern_hint(err));
@@ -252,7 +256,17 @@ fn syntax_hint(message: &str) -> Option<&'static str> {
         Some(COLON)
     } else if message.starts_with("while parsing a block") {
         Some("indent what belongs together by the same number of spaces")
-    } else if message.starts_with("unexpected character") {
+    } else if message.starts_with("a line is neither") {
+        Some("indent it deeper, if it belongs to what is above it")
+    } else if message.starts_with("a `:` stands") {
+        Some("is there a `[`, a `{`, or a quote above it that is not closed?")
+    } else if message.starts_with("while scanning a quoted scalar") {
+        Some("close the quotes")
+    } else if message.ends_with("unknown escape character") {
+        Some("a backslash means something in double quotes: use single ones")
+    } else if message.starts_with('`') {
+        Some("a text that begins with `*` needs quotes")
+    } else if message.starts_with("no text can begin") || message.starts_with("something follows") {
         Some("put quotes around the whole text")
     } else {
         None
@@ -282,9 +296,13 @@ fn syntax_aws(message: &str) -> Option<&'static str> {
         ("expected ',' or '}'", "did not find expected ',' or '}'"),
         ("expected '-' indicator", "did not find expected '-' indicator"),
         ("expected node content", "did not find expected node content"),
-        ("simple key expect", "could not find expected ':'"),
-        ("unexpected character", "found character that cannot start any token"),
+        ("a line is neither", "could not find expected ':'"),
+        ("no text can begin", "found character that cannot start any token"),
     ];
+    // For go-yaml that is no name.
+    if message.strip_prefix("`*").is_some_and(|it| !it.starts_with(char::is_alphanumeric)) {
+        return Some("did not find expected alphabetic or numeric character");
+    }
     SAME.into_iter().find(|(ours, _)| message.contains(ours)).map(|(_, theirs)| theirs)
 }
 

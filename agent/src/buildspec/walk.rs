@@ -35,9 +35,11 @@ pub(super) fn inspect(bytes: &[u8]) -> (Buildspec, Vec<Problem>) {
     walk.root(root);
     walk.spec.ignored_keys.sort_by_key(|it| it.place);
     walk.spec.unknown_keys.sort_by_key(|it| it.place);
-    walk.problems.sort();
-    // What is wrong in an anchored part is wrong wherever it is used.
-    walk.problems.dedup();
+    for problems in [&mut walk.problems, &mut walk.spec.tolerated] {
+        problems.sort();
+        // What is wrong in an anchored part is wrong wherever it is used.
+        problems.dedup();
+    }
     (walk.spec, walk.problems)
 }
 

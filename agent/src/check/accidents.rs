@@ -18,7 +18,9 @@ pub(super) fn findings(file: &File<'_>) -> Vec<Finding> {
     let items = file.outline.phases.iter().flat_map(|it| it.commands.iter().chain(&it.finally));
     let mut findings: Vec<Finding> = items.filter_map(|it| nothing(it, file.lines)).collect();
     for script in file.scripts {
-        let shapes = [dash(script, file.lines), cut(script, file.lines), middle(script)];
+        let lines = file.lines;
+        let shapes =
+            [property(script, lines), dash(script, lines), cut(script, lines), middle(script)];
         findings.extend(shapes.into_iter().flatten().next());
     }
     findings
@@ -52,6 +54,27 @@ fn head(lines: &Lines<'_>, place: Place) -> Option<Place> {
     };
     let line = lines.line(number).split(" #").next()?.trim_end().trim_end_matches(['-', '+']);
     line.ends_with(['|', '>']).then(|| Place { line: number, column: line.chars().count() })
+}
+
+/// A `!` or `&` at the beginning, which YAML keeps for itself.
+fn property(script: &Script, lines: &Lines<'_>) -> Option<Finding> {
+    let rest = lines.rest(script.start);
+    let word = rest.split_whitespace().next()?;
+    let (what, is_accident) = match word.chars().next()? {
+        '!' => ("a tag", !word.starts_with("!!")),
+        '&' => {
+            let alias = word.replacen('&', "*", 1);
+            ("an anchor", !lines.all().iter().any(|it| it.contains(&alias)))
+        }
+        _ => return None,
+    };
+    let is_in_line = !lines.is_block(script.start) && !rest.trim_end().ends_with(['|', '>']);
+    (is_accident && is_in_line && rest.chars().count() <= 200).then(|| {
+        let message = format!("`{word}` is {what} of YAML here, and no part of the command");
+        let quoted = rest.trim_end().replace('\'', "''");
+        let hint = format!("put quotes around all of it: `- '{quoted}'`");
+        Finding::new(RULE, script.start, message).hint(hint)
+    })
 }
 
 /// A `- ` that begins no item: it has become a part of the command.
@@ -153,6 +176,17 @@ mod tests {
                 5:17 warning the command ends here: ` #` begins a comment of YAML (put the command below a `|`, or quotes around all of it)
                 6:17 warning the command ends here: ` #` begins a comment of YAML (put the command below a `|`, or quotes around all of it)
             "##]],
+        );
+    }
+
+    #[test]
+    fn commands_whose_beginning_is_of_yaml_are_found() {
+        commands(
+            "      - ! grep -q 'x' y\n      - &x echo\n      - !!str ls\n      - &y ls\n      - *y\n",
+            expect![[r#"
+                5:9 warning `!` is a tag of YAML here, and no part of the command (put quotes around all of it: `- '! grep -q ''x'' y'`)
+                6:9 warning `&x` is an anchor of YAML here, and no part of the command (put quotes around all of it: `- '&x echo'`)
+            "#]],
         );
     }
 

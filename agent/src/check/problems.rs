@@ -1,7 +1,7 @@
 //! What the parser finds, with remedies that show the line as it should be.
 
 use crate::{
-    buildspec::{Buildspec, IgnoredKey, Problem, UnknownKey},
+    buildspec::{Buildspec, IgnoredKey, Problem, UnknownKey, keys::TOP},
     check::{
         File, Finding, deprecated,
         lines::Lines,
@@ -13,7 +13,9 @@ use crate::{
 };
 
 pub(super) fn findings(spec: &Buildspec, problems: Vec<Problem>, file: &File<'_>) -> Vec<Finding> {
-    let problems = problems.into_iter().map(|it| of_problem(it, file));
+    // For a build it may not matter; whoever checks a file wants all of it to be right.
+    let problems = problems.into_iter().chain(spec.tolerated.iter().cloned());
+    let problems = problems.map(|it| of_problem(it, file));
     let is_new = |it: &&UnknownKey| !deprecated::is_key(&it.section, &it.key);
     let unknown = spec.unknown_keys.iter().filter(is_new).map(unknown);
     let ignored = spec.ignored_keys.iter().map(ignored);
@@ -43,8 +45,9 @@ fn remedy(problem: &Problem, place: Place, file: &File<'_>) -> Option<String> {
         let item = quoted_item(file.lines.line(place.line).trim_start());
         return item.or_else(|| colon_missing(file.lines, place));
     }
-    if problem.message.contains("simple key expect") {
-        return colon_missing(file.lines, place);
+    if problem.rule == "yaml" {
+        let item = special_item(file.lines.line(place.line).trim_start(), &problem.message);
+        return item.or_else(|| colon_missing(file.lines, place));
     }
     let variables = file.outline.root.and_then(|it| outline::value(it, "env"));
     let variables = variables.and_then(|it| outline::value(it, "variables"))?;
@@ -58,6 +61,12 @@ fn colon_missing(lines: &Lines<'_>, place: Place) -> Option<String> {
     let mut above = (1..place.line).rev();
     let number = above.find(|it| !lines.line(*it).trim().is_empty())?;
     let key = lines.line(number).trim();
+    if let Some((name, value)) = key.split_once(' ')
+        && TOP.position(name).is_some()
+    {
+        return is_short(key)
+            .then(|| format!("a colon is missing in line {number}: `{name}: {}`", value.trim()));
+    }
     let is_key = key.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '_' | '-'));
     is_key.then(|| format!("a colon is missing in line {number}: `{key}:`"))
 }
@@ -100,11 +109,30 @@ fn command_remedy(node: &Node, lines: &Lines<'_>) -> Option<String> {
 
 /// An item in quotes, so that a colon in it is one of the text.
 fn quoted_item(line: &str) -> Option<String> {
+    let quoted = in_quotes(line)?;
+    Some(format!("a colon followed by a space makes a mapping; in quotes it does not: {quoted}"))
+}
+
+/// An item in quotes that begins with a character which means something else without them.
+fn special_item(line: &str, message: &str) -> Option<String> {
+    let item = line.strip_prefix("- ")?.trim();
+    let first = item.chars().next()?;
+    let is_whole = match first {
+        '[' => item.contains(']') && !item.ends_with(']'),
+        '{' => item.contains('}') && !item.ends_with('}'),
+        '"' | '\'' => message.starts_with("something follows"),
+        '*' => message.starts_with('`'),
+        it => "%@`".contains(it),
+    };
+    let first = if first == '`' { "a backtick".to_owned() } else { format!("`{first}`") };
+    let quoted = in_quotes(line).filter(|_| is_whole)?;
+    Some(format!("what begins with {first} needs quotes around all of it: {quoted}"))
+}
+
+/// The item as it is in single quotes.
+fn in_quotes(line: &str) -> Option<String> {
     let item = line.strip_prefix("- ").filter(|it| is_short(it))?.trim();
-    let quoted = item.replace('\'', "''");
-    Some(format!(
-        "a colon followed by a space makes a mapping; in quotes it does not: `- '{quoted}'`"
-    ))
+    Some(format!("`- '{}'`", item.replace('\'', "''")))
 }
 
 /// Whether a text may be repeated in a line.
@@ -137,10 +165,17 @@ fn elsewhere(section: &str, key: &str) -> Option<&'static str> {
             "artifacts"
         }
         "paths" => "cache",
+        _ if section == "env" && is_variable(key) => "env.variables",
         _ if Phase::named(key).is_some() => "phases",
         _ => return None,
     };
     (above != section).then_some(above)
+}
+
+/// Whether a key is written as people write variables.
+fn is_variable(key: &str) -> bool {
+    let is_of_name = |it: u8| it.is_ascii_uppercase() || it.is_ascii_digit() || it == b'_';
+    !key.is_empty() && key.bytes().all(is_of_name)
 }
 
 fn ignored(key: &IgnoredKey) -> Finding {
@@ -184,6 +219,17 @@ phases:
                 4:5 error `env.variables` is text, not a mapping (a colon and a space stand between name and value: `A: 1`)
             "]],
         );
+        for (item, want) in [
+            ("[ -f x ] && y", Some("what begins with `[` needs quotes around all of it: `- '[ -f x ] && y'`")),
+            ("\"a\" && b", Some("what begins with `\"` needs quotes around all of it: `- '\"a\" && b'`")),
+            ("**/*", Some("what begins with `*` needs quotes around all of it: `- '**/*'`")),
+            ("`date`", Some("what begins with a backtick needs quotes around all of it: `- '`date`'`")),
+            ("[a, b]\n       - c", Some("indent what belongs together by the same number of spaces")),
+        ] {
+            let text = format!("version: 0.2\nphases:\n  build:\n    commands:\n      - {item}\n");
+            let findings = crate::check::check(text.as_bytes()).findings;
+            assert_eq!(findings[0].hint.as_deref(), want, "for {item}");
+        }
         check_refused(
             "version: 0.2\nphases:\n  build:\n    commands:\n      - \"a\": b: c\n",
             expect![[r#"
@@ -202,6 +248,9 @@ phases:
             let line = 3 + before.lines().count();
             assert_eq!(hints, [format!("a colon is missing in line {line}: `build:`")]);
         }
+        let findings = crate::check::check(b"version 0.2\nphases: {}\n").findings;
+        let want = "a colon is missing in line 1: `version: 0.2`";
+        assert_eq!(findings[0].hint.as_deref(), Some(want));
     }
 
     #[test]

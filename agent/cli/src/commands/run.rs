@@ -62,7 +62,7 @@ use buildspec::Source;
 use dry_run::DryRun;
 use facts::facts;
 use settings::{Files, Settings};
-use verdict::{run_failure, shell_failure, tell, verdict};
+use verdict::{run_failure, shell_failure, start_failure, tell, verdict};
 
 /// A build that is known, and did not begin.
 struct Build<'a> {
@@ -169,7 +169,8 @@ impl Build<'_> {
             terminal,
             choices: *plan.choices(),
         };
-        let mut shell = LocalShell::start(private, setup).map_err(shell_failure)?;
+        let mut shell = LocalShell::start(private, setup)
+            .map_err(|err| start_failure(err, &plan, &source))?;
         match &state {
             Some(state) => resume::warn_of_withheld(state),
             None if is_whole(&plan) => resume::forget(&folder),

@@ -1,5 +1,5 @@
-//! `batch`: left out, as CodeBuild does in a build that is not started as a batch; but the builds
-//! of it must have names, and must not wait for one another.
+//! `batch`: left out, as CodeBuild does in a build that is not started as a batch. The builds of it
+//! must have names, and must not wait for one another; what is wrong there stops no build.
 
 use std::collections::HashMap;
 
@@ -19,12 +19,16 @@ struct Task<'y> {
 
 impl Walk {
     pub(super) fn batch(&mut self, entry: Entry) {
+        let before = self.problems.len();
         for key in ["build-list", "build-graph"] {
             if let Some(Node { value: Value::List(items), .. }) = child(&entry.node, key) {
                 self.tasks(&items.iter().filter_map(task).collect::<Vec<_>>());
             }
         }
         self.left_out(entry, "rbuild runs the `phases` alone, as a build outside of a batch does");
+        // CodeBuild does not look at it in such a build.
+        let found = self.problems.split_off(before);
+        self.spec.tolerated.extend(found);
     }
 
     fn tasks(&mut self, tasks: &[Task<'_>]) {

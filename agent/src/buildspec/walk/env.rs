@@ -48,6 +48,7 @@ impl Walk {
         let place = entry.node.place;
         let Some(name) = self.needed(entry, path) else { return };
         self.spec.shell = ShellName::named(&name);
+        self.spec.shell_place = Some(place);
         if self.spec.shell.is_none() {
             self.problems.push(Fault::Shell { name }.at(place));
         }

@@ -4,7 +4,7 @@ use super::Walk;
 use crate::{
     buildspec::{
         keys::{Kind, Section, TOP},
-        problem::Fault,
+        problem::{Fault, WRONG_TYPE},
     },
     source::Place,
     yaml::{Entry, Node, Value},
@@ -12,10 +12,19 @@ use crate::{
 
 impl Walk {
     /// Checks a key of the file, and notes that it is left out.
+    ///
+    /// What CodeBuild reads must be of the right types; all else that is wrong is tolerated, since
+    /// a build does not need it.
     pub(super) fn left_out(&mut self, entry: Entry, reason: &'static str) {
         self.ignore(&entry, reason);
+        let before = self.problems.len();
         let Some(position) = TOP.position(&entry.key) else { return };
         self.check(entry.node, TOP.keys[position].kind, &entry.key);
+        let found = self.problems.split_off(before);
+        let (wrong, tolerated): (Vec<_>, _) =
+            found.into_iter().partition(|it| it.rule == WRONG_TYPE);
+        self.problems.extend(wrong);
+        self.spec.tolerated.extend(tolerated);
     }
 
     fn check(&mut self, node: Node, kind: Kind, path: &str) {

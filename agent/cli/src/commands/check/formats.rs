@@ -3,7 +3,7 @@
 //! **Architecture invariant:** what a file says cannot change the terminal, nor be a command of a
 //! workflow, nor end a string of JSON; and no value that looks like a secret is shown.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use rbuild_agent::{
     check::{
@@ -22,6 +22,8 @@ pub(super) const VERSION: u32 = 1;
 
 /// The most findings of one file that are printed.
 const MOST: usize = 1000;
+/// The most lines in which there is the same that are listed.
+const MOST_LINES: usize = 12;
 
 /// What was found in one file.
 #[derive(Debug)]
@@ -68,8 +70,9 @@ pub(super) fn text(reports: &[Report]) -> String {
     let mut out = String::new();
     for report in reports {
         let lines: Vec<&str> = report.text.lines().collect();
-        for finding in report.shown() {
+        for (finding, others) in grouped(report.shown()) {
             out += &diagnostic(report, &lines, finding);
+            out += &also_in(finding, others);
             out.push('\n');
         }
         if report.omitted() > 0 {
@@ -78,6 +81,43 @@ pub(super) fn text(reports: &[Report]) -> String {
     }
     out += &summary(reports);
     console::visible(&out).into_owned()
+}
+
+/// Each finding, and the lines of those that are told with it: what shellcheck notes everywhere is
+/// told once.
+fn grouped(findings: &[Finding]) -> Vec<(&Finding, Vec<usize>)> {
+    let mut groups: Vec<(&Finding, Vec<usize>)> = Vec::new();
+    let mut first_of = HashMap::new();
+    for finding in findings {
+        let is_note = level(finding) == Level::Note && rule::is_of_shellcheck(&finding.rule);
+        match first_of.get(&finding.rule) {
+            Some(index) if is_note => {
+                let (_, others): &mut (_, Vec<usize>) = &mut groups[*index];
+                others.extend(finding.place.map(|it| it.line));
+            }
+            _ => {
+                if is_note {
+                    first_of.insert(&finding.rule, groups.len());
+                }
+                groups.push((finding, Vec::new()));
+            }
+        }
+    }
+    groups
+}
+
+/// Where the same was found.
+fn also_in(finding: &Finding, mut others: Vec<usize>) -> String {
+    others.dedup();
+    others.retain(|it| finding.place.is_none_or(|place| place.line != *it));
+    let noun = match others.len() {
+        0 => return String::new(),
+        1 => "line",
+        _ => "lines",
+    };
+    let listed: Vec<String> = others.iter().take(MOST_LINES).map(usize::to_string).collect();
+    let more = if MOST_LINES < others.len() { ", …" } else { "" };
+    format!("also in {noun} {}{more}\n", listed.join(", "))
 }
 
 fn diagnostic(report: &Report, lines: &[&str], finding: &Finding) -> String {

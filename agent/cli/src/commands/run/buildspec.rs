@@ -70,7 +70,10 @@ pub(super) fn read(at: &BuildspecAt, folder: &Path) -> Result<(Source, Buildspec
         }
     };
     match Buildspec::parse(&bytes) {
-        Ok(buildspec) => Ok((source, buildspec)),
+        Ok(buildspec) => {
+            warn_of(&source, &buildspec.tolerated);
+            Ok((source, buildspec))
+        }
         Err(problems) => Err(invalid(&source, problems)),
     }
 }
@@ -110,6 +113,18 @@ fn read_file(asked: &Path, folder: &Path) -> Result<(Source, Vec<u8>), Failure> 
 fn leads_outside(buildspec: &Path, folder: &Path) -> bool {
     let is_below = buildspec.components().all(|it| matches!(it, Normal(_) | CurDir));
     is_below && fs::canonicalize(folder.join(buildspec)).is_ok_and(|it| !it.starts_with(folder))
+}
+
+/// Tells of what stops no build.
+fn warn_of(source: &Source, tolerated: &[Problem]) {
+    for Problem { place, message, hint, .. } in tolerated.iter().take(MOST_PROBLEMS) {
+        let hint = hint.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+        console::warn_at(&source.at(*place), &format!("{message}{hint}"));
+    }
+    if MOST_PROBLEMS < tolerated.len() {
+        let more = tolerated.len() - MOST_PROBLEMS;
+        console::warn(&format!("{more} more problems are not mentioned"));
+    }
 }
 
 /// Shows all problems of a file; the last becomes the failure of the command.

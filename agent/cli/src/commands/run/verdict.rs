@@ -102,11 +102,20 @@ pub(super) fn run_failure(err: RunError, plan: &Plan, source: &Source) -> Failur
     }
 }
 
+/// Why the commands of a build have no shell.
+pub(super) fn start_failure(err: ShellError, plan: &Plan, source: &Source) -> Failure {
+    let asked = plan.shell_place().filter(|_| matches!(err, ShellError::NoShell { .. }));
+    match asked {
+        Some(place) => source.failure(shell_failure(err), Some(place)),
+        None => shell_failure(err),
+    }
+}
+
 /// Why there is no shell for a build.
 pub(super) fn shell_failure(err: ShellError) -> Failure {
     match err {
         ShellError::NoShell { .. } => Failure::of(Kind::Input, err)
-            .hint("commands need a shell; `env.shell` in the buildspec chooses one"),
+            .hint("install it, or choose another with `env.shell` in the buildspec"),
         ShellError::NoUser { .. } => Failure::of(Kind::Input, err)
             .hint("`run-as` in the buildspec names a user of this machine"),
         ShellError::NotRoot { .. } => {
