@@ -213,6 +213,20 @@ pub enum ArtifactsError {
         /// Which file.
         path: PathBuf,
     },
+    /// A file that was found is not there any more.
+    #[error("`{path}` went away before it was packed: something that the build started still runs")]
+    Gone {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// What is at the place of an artifact cannot be replaced by it.
+    #[error("`{path}` is in the way of the artifacts: it is {what}")]
+    InTheWay {
+        /// What is there.
+        path: PathBuf,
+        /// What it is, such as `a folder`.
+        what: &'static str,
+    },
     /// A file or a folder cannot be written.
     #[error("`{path}` could not be written")]
     Write {
@@ -269,6 +283,14 @@ impl ArtifactsError {
             ),
             Self::Write { .. } | Self::Sending { .. } => true,
             _ => false,
+        }
+    }
+
+    /// The same, if it is of a file that was to become `path`: nobody knows the name it has so long.
+    fn about(self, path: &Path) -> Self {
+        match self {
+            Self::Write { source, .. } => Self::Write { path: path.to_owned(), source },
+            other => other,
         }
     }
 }

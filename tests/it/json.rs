@@ -116,3 +116,31 @@ fn a_build_in_a_build_of_codebuild_does_not_write_its_lines_again() {
     let run = in_codebuild().env("CODEBUILD_LOCAL_BUILD", "true").go();
     assert!(run.stdout.starts_with("[Container]"), "{run}");
 }
+
+#[test]
+fn the_last_event_is_the_result_however_a_build_ends() {
+    let spec = |env: &str, command: &str, files: &str| {
+        format!(
+            "version: 0.2\nenv: {{{env}}}\nphases: {{build: {{commands: ['{command}']}}}}\n\
+             artifacts: {{files: {files}}}\n"
+        )
+    };
+    let secret = "parameter-store: {A: /a}";
+    for (text, args, want) in [
+        (spec("", "true", "buildspec.yml"), &[][..], "result succeeded 0"),
+        (spec("", "true", "missing"), &[], "result failed 1"),
+        (spec("", "exec sleep 1000", "a"), &["--timeout", "1s"], "result timed_out 1"),
+        (spec(secret, "true", "a"), &["--secrets", "none.json"], "result failed 2"),
+        (spec(secret, "true", "a"), &["--secrets", "empty.json"], "result failed 2"),
+        (spec("shell: no-such", "true", "a"), &[], "result failed 2"),
+        ("\u{0}".to_owned(), &[], "result failed 2"),
+        (spec("", "true", "a"), &["missing.yml"], "result failed 2"),
+    ] {
+        let sandbox = sandbox(&[("buildspec.yml", &text), ("empty.json", "{}")]);
+        let run = sandbox.rbuild(["run", "--json"].iter().chain(args)).go();
+        let told = told(&run);
+        assert_eq!(told.last().map(String::as_str), Some(want), "{run}");
+        assert_eq!(told.iter().filter(|it| it.starts_with("result")).count(), 1, "{run}");
+        assert!(told[0].starts_with("build 1"), "{run}");
+    }
+}

@@ -350,3 +350,29 @@ fn a_link_that_leads_out_is_sent_as_the_file_that_it_means() {
     ended.has_status(0);
     assert_eq!(s3.asked().iter().map(|it| &*it.body).collect::<Vec<_>>(), [b"outside"]);
 }
+
+#[test]
+fn a_full_disk_is_told_once_by_the_name_of_the_artifact_and_the_others_are_kept() {
+    let artifacts = "files: [large]\nsecondary-artifacts:\n  small:\n    files: [buildspec.yml]";
+    let sandbox = sandbox(&[("buildspec.yml", &spec("true", artifacts))]);
+    // Nothing in it can be compressed.
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    sandbox.write("large", (0..3 << 20).map(|_| next()).collect::<Vec<u8>>());
+    // Writing fails at one MiB, as it does on a disk that is full.
+    let script = "trap '' XFSZ; ulimit -f 2048; exec \"$@\"";
+    for (packaging, name, small) in
+        [("none", "large", "small/buildspec.yml"), ("zip", "artifacts.zip", "small.zip")]
+    {
+        let out = sandbox.src().join(format!("out-{packaging}"));
+        let shown = out.display().to_string();
+        let run = build(&sandbox, &shown, packaging).under(["sh", "-c", script, "sh"]).go();
+        run.fails(3, &[&format!("error: the artifacts could not be collected: `{shown}/{name}`")]);
+        assert!(!run.stderr.contains("ZipWriter"), "{run}");
+        let left: Vec<_> = rbuild_tests::store::files(&out);
+        assert_eq!(left, [out.join(small)], "{run}");
+    }
+}

@@ -297,3 +297,44 @@ fn without_credentials_of_the_source_there_is_a_warning() {
     let run = sandbox.rbuild(["run"]).ok();
     assert!(run.stderr.contains("warning: `git-credential-helper` has nothing to give"), "{run}");
 }
+
+#[test]
+fn no_way_to_show_a_build_shows_a_secret() {
+    let text = r#"version: 0.2
+env:
+  parameter-store: {LINES: /lines, WORD: /word}
+  exported-variables: [ONE, ALL, FINE]
+phases:
+  build:
+    commands:
+      - echo "$LINES"; echo $LINES; echo "$WORD" >&2
+      - for at in $(seq 1 16); do printf %s "$WORD" | cut -c $at | tr -d '\n'; done; echo
+      - mkdir "d-$WORD"; echo > "d-$WORD/f-$WORD"; ONE="has $WORD"; ALL="$LINES"; FINE=1; export ONE ALL FINE
+      - 'false simple-secret-77'
+artifacts:
+  files: ['d-*/*', none-simple-secret-77]
+  name: name-$WORD
+"#;
+    let value = "pa\"ss\\wo\nrd-line two\n  \"indented\": \"hunter2x\"\n";
+    let shown = ["pa\"ss", "pa\\\"ss", "rd-line two", "indented", "hunter2x", "simple-secret-77"];
+    for mode in ["codebuild", "plain", "github", "progress", "json"] {
+        let sandbox = sandbox(&[("buildspec.yml", text)]);
+        let values = serde_json::json!({ "/lines": value, "/word": "simple-secret-77" });
+        let path = sandbox.write("../secret/s.json", values.to_string()).display().to_string();
+        let how: &[&str] = if mode == "json" { &["--json"] } else { &["--log", mode] };
+        let args = ["run", "--secrets", &path].into_iter().chain(how.iter().copied());
+        let files = ["output", "summary"].map(|it| sandbox.home().join(it));
+        let run = sandbox.rbuild(args).env("GITHUB_OUTPUT", &files[0]);
+        let run = run.env("GITHUB_STEP_SUMMARY", &files[1]).go();
+        run.has_status(1);
+        assert!(run.stdout.contains("***"), "{run}");
+        // The state for --resume lies there, too.
+        let names = [sandbox.home().join(".local/state/rbuild/artifacts")];
+        names.iter().filter(|it| it.exists()).for_each(|it| fs::remove_dir_all(it).unwrap());
+        assert_hidden(&sandbox, &run, &shown);
+        if mode == "github" {
+            let output = fs::read_to_string(&files[0]).unwrap();
+            assert!(output.starts_with("FINE<<") && !output.contains("ONE"), "{output}");
+        }
+    }
+}

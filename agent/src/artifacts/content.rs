@@ -107,9 +107,13 @@ fn state(metadata: &Metadata) -> io::Result<(u64, SystemTime)> {
 
 /// Why a file that was there cannot be opened. A socket cannot, whoever asks.
 fn no_file(path: &Path, source: io::Error) -> ArtifactsError {
-    match source.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) {
-        true => ArtifactsError::Changed { path: path.to_owned() },
-        false => ArtifactsError::Read { path: path.to_owned(), source },
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ArtifactsError::Gone { path },
+        _ if source.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            ArtifactsError::Changed { path }
+        }
+        _ => ArtifactsError::Read { path, source },
     }
 }
 
@@ -154,6 +158,8 @@ mod tests {
             // One that was removed can still be read whole.
             assert_eq!(seen.is_err(), change != "goes", "{change}");
         }
-        assert!(!Content::open(&path).unwrap_err().is_of_the_machine());
+        let gone = Content::open(&path).unwrap_err();
+        assert!(matches!(gone, ArtifactsError::Gone { .. }), "{gone}");
+        assert!(!gone.is_of_the_machine());
     }
 }

@@ -500,6 +500,33 @@ fn what_cannot_be_written_is_named() {
 }
 
 #[test]
+fn what_is_in_the_way_is_told_before_anything_is_replaced() {
+    let case = Case::new(&["a", "d/f", "z"]);
+    let out = |name: &str| case.destination.join(name);
+    let ways: [(&str, &dyn Fn(), &str); 3] = [
+        ("d", &|| fs::write(out("d"), "old").unwrap(), "no folder"),
+        ("z", &|| fs::create_dir(out("z")).unwrap(), "a folder"),
+        ("d/f", &|| fs::create_dir_all(out("d/f")).unwrap(), "a folder"),
+    ];
+    for (name, make, what) in ways {
+        fs::create_dir_all(&case.destination).unwrap();
+        fs::write(out("a"), "old").unwrap();
+        make();
+        let selection = selection(&["**/*"]);
+        let err = case.package(&selection, Packaging::Folder, &mut |_| {}).unwrap_err();
+        let want =
+            format!("`{}` is in the way of the artifacts: it is {what}", out(name).display());
+        assert_eq!(err.to_string(), want);
+        assert!(!err.is_of_the_machine());
+        assert_eq!(fs::read(out("a")).unwrap(), b"old");
+        fs::remove_dir_all(&case.destination).unwrap();
+    }
+    fs::create_dir_all(out("artifacts.zip")).unwrap();
+    let err = case.package(&selection(&["a"]), Packaging::Zip, &mut |_| {}).unwrap_err();
+    assert!(matches!(err, ArtifactsError::InTheWay { .. }), "{err}");
+}
+
+#[test]
 fn variables_of_patterns_are_asked_for_once() {
     let artifacts = buildspec::Artifacts {
         files: vec!["$A/${B}".to_owned(), "$B*".to_owned()],

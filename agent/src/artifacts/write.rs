@@ -4,10 +4,13 @@
 //! sees half of it. Names are sorted and times are given, so that the same files give the same zip.
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     fs::{self, File, FileTimes, Permissions},
-    io::{self, BufWriter, Seek, Write},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    rc::Rc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -41,6 +44,7 @@ impl Job<'_> {
     /// Writes a folder. Files that are there already are replaced, others stay; and so do files
     /// that would replace themselves, as those of a build in its own source folder do.
     pub(super) fn write_folder(&mut self) -> Result<u64, ArtifactsError> {
+        self.check_targets()?;
         let staged = Staged::new(self.destination)?;
         create_folder(&staged.path)?;
         let mut bytes = 0;
@@ -51,8 +55,9 @@ impl Job<'_> {
                 continue;
             }
             let copy = staged.path.join(name);
-            create_parent(&copy)?;
-            bytes += self.copy_file(path, &copy)?;
+            let target = self.target.join(name);
+            create_parent(&copy).map_err(|it| it.about(&target))?;
+            bytes += self.copy_file(path, &copy).map_err(|it| it.about(&target))?;
             copied.push(name);
         }
         if self.target != self.destination && !self.target.exists() {
@@ -68,12 +73,38 @@ impl Job<'_> {
         Ok(bytes)
     }
 
+    /// Checks that every file can be put where it is to go, before the first one is.
+    fn check_targets(&self) -> Result<(), ArtifactsError> {
+        let mut good = BTreeSet::new();
+        for Artifact { name, .. } in self.artifacts {
+            let path = self.target.join(name);
+            if is_folder(&path) {
+                return Err(ArtifactsError::InTheWay { path, what: "a folder" });
+            }
+            let inside = |it: &&Path| it.starts_with(self.destination) && *it != self.destination;
+            for folder in path.ancestors().skip(1).take_while(inside) {
+                if good.contains(folder) {
+                    break;
+                }
+                if fs::symlink_metadata(folder).is_ok() && !folder.is_dir() {
+                    let path = folder.to_owned();
+                    return Err(ArtifactsError::InTheWay { path, what: "no folder" });
+                }
+                good.insert(folder.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a zip file; replaces one that is there.
     pub(super) fn write_zip(&mut self) -> Result<u64, ArtifactsError> {
+        if is_folder(self.target) {
+            let path = self.target.to_owned();
+            return Err(ArtifactsError::InTheWay { path, what: "a folder" });
+        }
         let staged = Staged::new(self.destination)?;
-        let file = File::create(&staged.path).map_err(|it| write_error(&staged.path, it))?;
-        let bytes =
-            write_zip(self.artifacts, self.modified, &file, &staged.path, &mut *self.stopped)?;
+        let file = File::create(&staged.path).map_err(|it| write_error(self.target, it))?;
+        let bytes = write_zip(self.artifacts, self.modified, &file, self.target, self.stopped)?;
         create_parent(self.target)?;
         rename(&staged.path, self.target)?;
         Ok(bytes)
@@ -102,21 +133,77 @@ pub fn write_zip(
     path: &Path,
     stopped: &mut dyn FnMut() -> Option<i32>,
 ) -> Result<u64, ArtifactsError> {
-    let failed = |source| write_error(path, source);
-    let mut zip = ZipWriter::new(BufWriter::new(out));
-    let mut bytes = 0;
-    for artifact in artifacts {
+    let is_over = Rc::new(Cell::new(false));
+    let latched = Latched { out, is_over: Rc::clone(&is_over), position: 0, end: 0 };
+    let mut zip = ZipWriter::new(BufWriter::new(latched));
+    let mut add = |artifact: &Artifact| {
         let Some(name) = artifact.name.to_str() else {
             return Err(ArtifactsError::NotUtf8 { path: artifact.path.clone() });
         };
-        bytes += match &artifact.link {
-            Some(target) => add_link(artifact, name, target, modified, &mut zip, path)?,
-            None => add_file(artifact, name, modified, &mut zip, path, stopped)?,
-        };
-    }
+        match &artifact.link {
+            Some(target) => add_link(artifact, name, target, modified, &mut zip, path),
+            None => add_file(artifact, name, modified, &mut zip, path, stopped),
+        }
+    };
+    let bytes: Result<u64, _> = artifacts.iter().map(&mut add).sum();
+    is_over.set(bytes.is_err());
+    let bytes = bytes?;
+    let failed = |source| write_error(path, source);
     let out = zip.finish().map_err(|err| failed(err.into()))?;
     out.into_inner().map_err(|err| failed(err.into_error()))?;
     Ok(bytes)
+}
+
+/// Takes everything and keeps nothing once something failed: a writer of zip files that is given up
+/// writes what is left, and would print that it cannot.
+struct Latched<W> {
+    out: W,
+    is_over: Rc<Cell<bool>>,
+    /// Where the next byte goes, or would go.
+    position: u64,
+    /// Where the last byte went, or would have gone.
+    end: u64,
+}
+
+impl<W> Latched<W> {
+    fn unless_over<T>(
+        &mut self,
+        over: T,
+        act: impl FnOnce(&mut W) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.is_over.get() {
+            return Ok(over);
+        }
+        let result = act(&mut self.out);
+        let is_bad = |err: &io::Error| err.kind() != io::ErrorKind::Interrupted;
+        self.is_over.set(result.as_ref().is_err_and(is_bad));
+        result
+    }
+}
+
+impl<W: Write> Write for Latched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.unless_over(bytes.len(), |out| out.write(bytes))?;
+        self.position += count as u64;
+        self.end = self.end.max(self.position);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_over((), Write::flush)
+    }
+}
+
+impl<W: Seek> Seek for Latched<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let over = match to {
+            SeekFrom::Start(position) => position,
+            SeekFrom::Current(by) => self.position.saturating_add_signed(by),
+            SeekFrom::End(by) => self.end.saturating_add_signed(by),
+        };
+        self.position = self.unless_over(over, |out| out.seek(to))?;
+        Ok(self.position)
+    }
 }
 
 fn add_file(
@@ -226,6 +313,11 @@ fn remove_left_over(folder: &Path) {
 fn remove(path: &Path) {
     // Only one of these applies.
     let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+}
+
+/// Whether there is a folder of that name; not a link to one, which can be replaced.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|it| it.is_dir())
 }
 
 /// Whether both paths are the same entry of a folder, or of the same file.

@@ -90,13 +90,7 @@ impl Patterns {
 
     /// The beginning of a search.
     pub(super) fn search(&self) -> Search {
-        Search {
-            state: self.start,
-            seen: 0,
-            told: 0,
-            found: VecDeque::new(),
-            is_masking: false,
-        }
+        Search { state: self.start, seen: 0, told: 0, found: VecDeque::new(), is_masking: false }
     }
 
     /// Goes on with `search` in `text` to its end, and hands over all that is decided then. The

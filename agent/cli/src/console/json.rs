@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(texts.concat(), format!("x{text}"));
         assert_eq!(texts.len(), 4);
         assert!(texts.iter().all(|it| it.len() <= LONGEST));
-        let bytes = outputs(&[&[0xff; 100_000]]);
+        let bytes = outputs(&[&vec![0xff; 100_000]]);
         assert_eq!(bytes.len(), 2);
     }
 

@@ -29,9 +29,8 @@ fn by_the_rule(texts: &[Vec<u8>], text: &[u8]) -> Vec<u8> {
     for at in 0..text.len() {
         let here = texts.iter().filter(|it| text[at..].starts_with(it)).map(Vec::len).max();
         match here {
-            None if at < end => {}
+            _ if at < end => {}
             None => masked.push(text[at]),
-            Some(_) if at < end => {}
             Some(_) => masked.extend_from_slice(b"***"),
         }
         end = end.max(at + here.unwrap_or_default());

@@ -896,7 +896,8 @@ fn every_event_is_as_the_schema_has_it() {
         lines += &json::error(&Failure::new(kind, "message"), now, &hide);
         lines += &json::result(Some(kind), State::TimedOut, now, now);
     }
-    lines += &Json::default().output(b"\xff", &Course::new(Spot::default(), &[]));
+    let course = Course::new(Spot::default(), &[]);
+    Json::default().output(b"\xff", &course, &mut |line| lines += line);
     let kinds = schema["oneOf"].as_array().unwrap();
     let name = |kind: &Value| kind["properties"]["type"]["const"].as_str().unwrap().to_owned();
     let mut unseen: std::collections::BTreeSet<_> = kinds.iter().map(name).collect();
