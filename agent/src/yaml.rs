@@ -8,8 +8,8 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
-    mem,
+    collections::{BTreeSet, HashMap, HashSet},
+    iter, mem,
 };
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
@@ -128,14 +128,32 @@ const MAX_DEPTH: usize = 100;
 /// How much all anchors and aliases together may stand for, in bytes of memory.
 const MAX_COPIED: usize = 16 << 20;
 
+/// How many bytes are read again at most, to find lines that are not indented enough.
+const MAX_READ: usize = 4_000_000;
+
 /// Reads one document.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Node, YamlError> {
     let text = decode(bytes)?;
+    let mut deeper = Deeper::default();
+    let mut result = read(text, text, &deeper);
+    // Each time there may be one more line to indent; short files may have more of them.
+    for _ in 0..(MAX_READ / text.len().max(1)).clamp(1, 500) {
+        match &result {
+            Err(err) if deeper.take(text, err) => {}
+            _ => break,
+        }
+        result = read(&deeper.apply(text), text, &deeper);
+    }
+    result
+}
+
+/// Reads `text`, which is `original` with some lines indented deeper.
+fn read(text: &str, original: &str, deeper: &Deeper) -> Result<Node, YamlError> {
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|err| scan_error(text, &err))?;
-        builder.take(event, place(span.start))?;
+        let (event, span) = event.map_err(|err| scan_error(original, deeper, &err))?;
+        builder.take(event, deeper.place(place(span.start)))?;
     }
     builder.finish()
 }
@@ -159,6 +177,81 @@ impl YamlError {
     }
 }
 
+/// The lines inside of quotations and flow collections that are to be indented deeper.
+///
+/// YAML 1.2 and our parser want them to be indented deeper than what they are in; go-yaml, which
+/// CodeBuild uses, takes them however they are. White space at their beginning means nothing.
+#[derive(Default)]
+struct Deeper(BTreeSet<usize>);
+
+impl Deeper {
+    /// How many spaces are put before a line.
+    const SPACES: usize = 250;
+    /// For how many lines that is done at most.
+    const MOST: usize = 1000;
+
+    /// Notes the lines that `err` is about; whether there are any new ones.
+    fn take(&mut self, text: &str, err: &YamlError) -> bool {
+        let YamlError::Syntax { message, place } = err else { return false };
+        let before = self.0.len();
+        match message.as_str() {
+            "invalid indentation in quoted scalar" => self.0.extend(quotation(text, *place)),
+            "invalid indentation" | "invalid indentation in flow construct" => {
+                self.0.insert(place.line);
+            }
+            _ => {}
+        }
+        before < self.0.len() && self.0.len() <= Self::MOST
+    }
+
+    fn apply(&self, text: &str) -> String {
+        let mut deeper = String::with_capacity(text.len() + self.0.len() * Self::SPACES);
+        for (index, line) in text.split_inclusive('\n').enumerate() {
+            if self.0.contains(&(index + 1)) {
+                deeper.extend(iter::repeat_n(' ', Self::SPACES));
+            }
+            deeper += line;
+        }
+        deeper
+    }
+
+    /// The place in the file of what is at `place` now.
+    fn place(&self, place: Place) -> Place {
+        match self.0.contains(&place.line) {
+            true => Place { column: place.column.saturating_sub(Self::SPACES).max(1), ..place },
+            false => place,
+        }
+    }
+}
+
+/// The lines of the quotation that begins at `place`, but for the first, and those with nothing.
+fn quotation(text: &str, place: Place) -> Vec<usize> {
+    let mut lines = Vec::new();
+    let mut quote = None;
+    for (index, line) in text.lines().enumerate().skip(place.line - 1) {
+        let is_first = index + 1 == place.line;
+        let mut rest = line.chars().skip(if is_first { place.column - 1 } else { 0 });
+        // These end a document, wherever they are.
+        let is_end = line.starts_with("---") || line.starts_with("...");
+        if !is_first && !is_end && !line.trim().is_empty() {
+            lines.push(index + 1);
+        }
+        while let Some(it) = rest.next() {
+            match quote {
+                None => quote = Some(it),
+                Some('"') if it == '\\' => drop(rest.next()),
+                // Twice, it is one of the text; in double quotes that cannot be.
+                Some(quote) if it == quote => match rest.clone().next() {
+                    Some(next) if next == quote => drop(rest.next()),
+                    _ => return lines,
+                },
+                Some(_) => {}
+            }
+        }
+    }
+    lines
+}
+
 /// The text of a file, without byte order mark.
 fn decode(bytes: &[u8]) -> Result<&str, YamlError> {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
@@ -173,8 +266,8 @@ fn decode(bytes: &[u8]) -> Result<&str, YamlError> {
     }
 }
 
-fn scan_error(text: &str, err: &ScanError) -> YamlError {
-    let place = place(*err.marker());
+fn scan_error(text: &str, deeper: &Deeper, err: &ScanError) -> YamlError {
+    let place = deeper.place(place(*err.marker()));
     let message = err.info();
     if message.starts_with("recursion limit") {
         return YamlError::TooDeep { place };
@@ -192,7 +285,9 @@ fn in_plain_words(message: &str, text: &str, place: Place) -> String {
         "invalid trailing content after double-quoted scalar" => {
             "something follows the closing quote"
         }
-        "simple key expected" | "simple key expect ':'" => "a line is neither `key: value` nor text",
+        "simple key expected" | "simple key expect ':'" => {
+            "a line is neither `key: value` nor text"
+        }
         "while parsing node, found unknown anchor" => {
             let line = text.lines().nth(place.line - 1).unwrap_or_default();
             let rest = line.chars().skip(place.column - 1);
@@ -201,7 +296,9 @@ fn in_plain_words(message: &str, text: &str, place: Place) -> String {
         }
         "unexpected character: ``'" => "no text can begin with a backtick",
         message => match message.strip_prefix("unexpected character: `") {
-            Some(rest) => return format!("no text can begin with `{}`", rest.trim_end_matches('\'')),
+            Some(rest) => {
+                return format!("no text can begin with `{}`", rest.trim_end_matches('\''));
+            }
             None => message,
         },
     };
@@ -581,6 +678,31 @@ mod tests {
             4:1 b: 5:3 "x y"
             7:1 c: 8:3 "# no comment"
         "##]],
+        );
+    }
+
+    /// As go-yaml takes it.
+    #[test]
+    fn lines_in_quotes_and_brackets_may_be_indented_in_any_way() {
+        check(
+            "a:\n  b: \"x\ny \\\"\n\n z\"\n  c: [\n1.0,\n  {d: 'it''s\nso'},\n]\n  e: 'f'\ng: h\n",
+            expect![[r#"
+                 1:1
+                1:1 a: 2:3
+                  2:3 b: 2:6 "x y \"\nz"
+                  6:3 c: 6:6
+                    - 7:1 "1.0"
+                    - 8:3
+                      8:4 d: 8:7 "it's so"
+                  11:3 e: 11:6 "f"
+                12:1 g: 12:4 "h"
+            "#]],
+        );
+        check(
+            "a:\n  b: [\nx\ny: z\n",
+            expect![[r#"
+                4:2 a `:` stands where none can be
+            "#]],
         );
     }
 

@@ -88,7 +88,7 @@ cache: {action: both}
     }
     assert!(sandbox.src().join("was-run").exists());
     // Who checks the file wants to know.
-    sandbox.rbuild(["check"]).go().fails(2, &[]);
+    sandbox.rbuild(["check"]).go().has_status(2);
 }
 
 #[test]
@@ -199,7 +199,10 @@ fn a_shell_that_is_not_there() {
     let sandbox = sandbox(&[("buildspec.yml", text), ("bin/x", "")]);
     let path = sandbox.src().join("bin");
     let run = sandbox.rbuild(["run"]).env("PATH", path).go();
-    run.fails(2, &["the shell `bash` was not found", " --> buildspec.yml:2:14\n", "hint: install it"]);
+    run.fails(
+        2,
+        &["the shell `bash` was not found", " --> buildspec.yml:2:14\n", "hint: install it"],
+    );
     assert!(!sandbox.src().join("was-run").exists());
 }
 

@@ -220,11 +220,23 @@ phases:
             "]],
         );
         for (item, want) in [
-            ("[ -f x ] && y", Some("what begins with `[` needs quotes around all of it: `- '[ -f x ] && y'`")),
-            ("\"a\" && b", Some("what begins with `\"` needs quotes around all of it: `- '\"a\" && b'`")),
+            (
+                "[ -f x ] && y",
+                Some("what begins with `[` needs quotes around all of it: `- '[ -f x ] && y'`"),
+            ),
+            (
+                "\"a\" && b",
+                Some("what begins with `\"` needs quotes around all of it: `- '\"a\" && b'`"),
+            ),
             ("**/*", Some("what begins with `*` needs quotes around all of it: `- '**/*'`")),
-            ("`date`", Some("what begins with a backtick needs quotes around all of it: `- '`date`'`")),
-            ("[a, b]\n       - c", Some("indent what belongs together by the same number of spaces")),
+            (
+                "`date`",
+                Some("what begins with a backtick needs quotes around all of it: `- '`date`'`"),
+            ),
+            (
+                "[a, b]\n       - c",
+                Some("indent what belongs together by the same number of spaces"),
+            ),
         ] {
             let text = format!("version: 0.2\nphases:\n  build:\n    commands:\n      - {item}\n");
             let findings = crate::check::check(text.as_bytes()).findings;

@@ -169,8 +169,8 @@ impl Build<'_> {
             terminal,
             choices: *plan.choices(),
         };
-        let mut shell = LocalShell::start(private, setup)
-            .map_err(|err| start_failure(err, &plan, &source))?;
+        let mut shell =
+            LocalShell::start(private, setup).map_err(|err| start_failure(err, &plan, &source))?;
         match &state {
             Some(state) => resume::warn_of_withheld(state),
             None if is_whole(&plan) => resume::forget(&folder),
