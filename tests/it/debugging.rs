@@ -260,7 +260,8 @@ fn a_build_ends_that_people_look_at() {
 
 #[test]
 fn a_breakpoint_without_a_terminal_is_refused_up_front() {
-    let sandbox = sandbox(&[("buildspec.yml", "version: 0.2\nphases: {build: {commands: touch x}}\n")]);
+    let sandbox =
+        sandbox(&[("buildspec.yml", "version: 0.2\nphases: {build: {commands: touch x}}\n")]);
     for args in ["run --break-on-failure", "run --break-before 1"] {
         let run = sandbox.rbuild(args.split(' ')).under(["setsid", "--wait"]).go();
         run.fails(2, &["there is no terminal for a shell", "run rbuild in a terminal"]);

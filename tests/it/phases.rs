@@ -75,12 +75,12 @@ fn what_comes_after_a_failure_is_as_the_buildspec_and_the_flags_say() {
             "--compat retry=phase",
             format!("0: {once}, build bb, finally 0, build bbb, finally 1, post 1, kept"),
         ),
+        ("RETRY-1", "", format!("1: {once}, install 2 k left=0, build b, finally 0, post 0, kept")),
         (
             "RETRY-1",
-            "",
-            format!("1: {once}, install 2 k left=0, build b, finally 0, post 0, kept"),
+            "--compat retry=phase",
+            format!("1: {once}, build bb, finally 0, post 0, kept"),
         ),
-        ("RETRY-1", "--compat retry=phase", format!("1: {once}, build bb, finally 0, post 0, kept")),
         ("RETRY-3-HTTP 404", "", format!("1: {once}, post 0, kept")),
     ] {
         assert_eq!(marks(&run(&flaky(on_failure), args)), want, "{on_failure} {args}");
@@ -222,7 +222,10 @@ fn values_of_any_size_and_any_bytes_are_carried() {
             "i=0; while [ $i -lt 2000 ]; do eval V$i=v$i; i=$((i+1)); done",
             "echo $V0 $V1999 $(env | grep -c ^V)",
         ]);
-        let spec = spec.replace("phases:", &format!("env: {{shell: {shell}, variables: {{LC_ALL: C}}}}\nphases:"));
+        let spec = spec.replace(
+            "phases:",
+            &format!("env: {{shell: {shell}, variables: {{LC_ALL: C}}}}\nphases:"),
+        );
         let (_, finished) = run(&spec, "");
         finished.has_status(0);
         // What `cksum` says of the bytes from 1 to 255 and an `x`, without a line feed and with one.
@@ -291,7 +294,8 @@ fn a_build_needs_a_place_for_its_variables_and_says_so() {
     assert_eq!(fs::read_dir(sandbox.path().join("tmp")).unwrap().count(), 0, "it is cleared");
     let run = sandbox.rbuild(["run"]).env("TMPDIR", "/no/where").under(no_memory).go();
     run.fails(3, &["/dev/shm/rbuild-", "Read-only file system"]);
-    let mounts = "mount -t tmpfs -o size=8k none /dev/shm && ! cat /dev/zero 2>/dev/null > /dev/shm/x";
+    let mounts =
+        "mount -t tmpfs -o size=8k none /dev/shm && ! cat /dev/zero 2>/dev/null > /dev/shm/x";
     let run = sandbox.rbuild(["run"]).under(with_mounts(mounts, "", &mut full)).go();
     run.fails(3, &["No space left on device"]);
 }
@@ -305,9 +309,12 @@ fn runtimes_are_chosen_as_the_file_says() {
         commands: ['PY=twelve; echo selected python']
 ";
     let spec = |runtime: &str| {
-        format!("version: 0.2\nphases:\n  install:\n    runtime-versions: {{{runtime}}}\n    commands: ['echo py=$PY']\n")
+        format!(
+            "version: 0.2\nphases:\n  install:\n    runtime-versions: {{{runtime}}}\n    commands: ['echo py=$PY']\n"
+        )
     };
-    let sandbox = sandbox(&[("buildspec.yml", &spec("python: 3.12, docker: 20")), ("r.yml", runtimes)]);
+    let sandbox =
+        sandbox(&[("buildspec.yml", &spec("python: 3.12, docker: 20")), ("r.yml", runtimes)]);
     let run = sandbox.rbuild(["run", "--runtimes-file", "r.yml", "--log", "codebuild"]).ok();
     for text in ["selected python\n", "py=twelve\n"] {
         assert!(run.stdout.contains(text), "{text}\n{run}");

@@ -115,11 +115,15 @@ fn a_project_says_who_and_where_a_build_is() {
         sandbox(&[("ci/b.yml", &spec), ("../shop.json", &project(fields)), ("../lib/x", "")]);
     let run = sandbox.rbuild(["run", "--project", "../shop.json", "-s", "lib:../lib"]);
     let run = run.env("AWS_REGION", "us-west-2").ok();
-    let nil = "00000000-0000-0000-0000-000000000000";
+    // Each build of a project has an ID of its own, which names its artifacts in S3.
+    let id = run.stdout.lines().find_map(|it| it.strip_prefix("shop:")?.split(' ').next());
+    let id = id.unwrap_or_else(|| panic!("no ID\n{run}")).to_owned();
+    let lengths: Vec<usize> = id.split('-').map(str::len).collect();
+    assert!(lengths == [8, 4, 4, 4, 12] && !id.starts_with("00000000-0000"), "{id}");
     says(
         &run,
         &format!(
-            "shop:{nil} arn:aws:codebuild:eu-west-1:123456789012:build/shop:{nil} \
+            "shop:{id} arn:aws:codebuild:eu-west-1:123456789012:build/shop:{id} \
              aws/codebuild/standard:7.0 main https://h.example/shop.git eu-west-1"
         ),
     );

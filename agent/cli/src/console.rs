@@ -68,7 +68,7 @@ pub(crate) fn begin(args: &Run) {
             write_out(json::build(voice.started).as_bytes());
             Manner::Json
         }
-        Mode::Github => Manner::Github(Lines::new(host::github_workspace(), lines::token)),
+        Mode::Github => Manner::Github(Lines::new(host::github_workspace(), host::random_word)),
         Mode::Codebuild | Mode::Progress | Mode::Plain => Manner::Words,
     };
 }

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
+    hash::{BuildHasher as _, RandomState},
     io::{self, IsTerminal as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -16,7 +17,10 @@ use std::{
 };
 
 use rbuild_imagebuilder::config::Platform;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    rand::{GetRandomFlags, getrandom},
+};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
@@ -179,6 +183,26 @@ pub(crate) fn stop_after(time: Duration, signal: i32) {
 #[expect(clippy::exit, reason = "other threads may be anywhere, and there is nothing to undo")]
 fn stop(kind: Kind) {
     process::exit(i32::from(kind.status()));
+}
+
+/// A word of 128 bits, in hexadecimal, that nobody can guess.
+pub(crate) fn random_word() -> String {
+    let mut bytes = [0; 16];
+    let filled = loop {
+        match getrandom(&mut bytes, GetRandomFlags::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => break result,
+        }
+    };
+    let number = match filled {
+        Ok(16) => u128::from_ne_bytes(bytes),
+        // The keys of the standard library's hash tables are random, too.
+        _ => {
+            let half = || u128::from(RandomState::new().hash_one(0));
+            half() << 64 | half()
+        }
+    };
+    format!("{number:032x}")
 }
 
 /// The terminal of this process, wherever its streams go.

@@ -26,7 +26,7 @@ pub(super) fn facts(
     Facts {
         source: folder.to_owned(),
         build_number,
-        build_uuid: "00000000-0000-0000-0000-000000000000".to_owned(),
+        build_uuid: uuid(project),
         start_time: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
         initiator: host::variable("USER").unwrap_or_else(|| "rbuild".to_owned()),
         resolved_source_version: git.commit,
@@ -37,6 +37,17 @@ pub(super) fn facts(
         project: project.map(project_facts),
         secondary_sources: secondary.into_iter().map(|it| secondary_source(it, project)).collect(),
     }
+}
+
+/// What the ID of the build ends with. Builds of a project have each their own, which names their
+/// artifacts in S3; others have that of AWS's local agent.
+fn uuid(project: Option<&Project>) -> String {
+    let hex = match project {
+        None => "0".repeat(32),
+        Some(_) => host::random_word(),
+    };
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    parts.join("-")
 }
 
 fn project_facts(project: &Project) -> ProjectFacts {

@@ -6,15 +6,9 @@
 //! `::TOKEN::` comes on a line of its own. So all that is not ours is written between these two,
 //! with a token that nobody can guess.
 //!
-//! **Architecture invariant:** pure, but for the token.
+//! **Architecture invariant:** pure: tokens come from the caller.
 
-use std::{
-    borrow::Cow,
-    hash::{BuildHasher as _, RandomState},
-    path::PathBuf,
-};
-
-use rustix::rand::{GetRandomFlags, getrandom};
+use std::{borrow::Cow, path::PathBuf};
 
 use crate::{console::visible, failure::Spot};
 
@@ -167,26 +161,6 @@ fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// A word of 128 bits that nobody can guess.
-pub(in crate::console) fn token() -> String {
-    let mut bytes = [0; 16];
-    let filled = loop {
-        match getrandom(&mut bytes, GetRandomFlags::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => break result,
-        }
-    };
-    let number = match filled {
-        Ok(16) => u128::from_ne_bytes(bytes),
-        // The keys of the standard library's hash tables are random, too.
-        _ => {
-            let half = || u128::from(RandomState::new().hash_one(0));
-            half() << 64 | half()
-        }
-    };
-    format!("{number:032x}")
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
@@ -272,7 +246,7 @@ mod tests {
 
     #[test]
     fn tokens_differ() {
-        let tokens: std::collections::HashSet<_> = (0..100).map(|_| token()).collect();
+        let tokens: std::collections::HashSet<_> = (0..100).map(|_| host::random_word()).collect();
         assert_eq!(tokens.len(), 100);
         assert!(tokens.iter().all(|it| it.len() == 32), "{tokens:?}");
     }
