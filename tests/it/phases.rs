@@ -24,7 +24,8 @@ phases:
   build:
     on-failure: {on_failure}
     commands:
-      - B=${{B-}}b; echo build $B; echo x >> marks; [ $(wc -l < marks) -gt 2 ] || {{ echo HTTP 503; exit 7; }}
+      - B=${{B-}}b; echo build $B
+      - echo x >> marks; [ $(wc -l < marks) -gt 2 ] || {{ echo HTTP 503; false; }}
     finally:
       - echo finally $CODEBUILD_BUILD_SUCCEEDING
   post_build:
@@ -75,12 +76,12 @@ fn what_comes_after_a_failure_is_as_the_buildspec_and_the_flags_say() {
             "--compat retry=phase",
             format!("0: {once}, build bb, finally 0, build bbb, finally 1, post 1, kept"),
         ),
+        ("RETRY-1", "", format!("1: {once}, install 2 k left=0, build b, finally 0, post 0, kept")),
         (
             "RETRY-1",
-            "",
-            format!("1: {once}, install 2 k left=0, build b, finally 0, post 0, kept"),
+            "--compat retry=phase",
+            format!("1: {once}, build bb, finally 0, post 0, kept"),
         ),
-        ("RETRY-1", "--compat retry=phase", format!("1: {once}, build bb, finally 0, post 0, kept")),
         ("RETRY-3-HTTP 404", "", format!("1: {once}, post 0, kept")),
     ] {
         assert_eq!(marks(&run(&flaky(on_failure), args)), want, "{on_failure} {args}");
@@ -172,9 +173,9 @@ fn nobody_but_root_runs_commands_as_others() {
     fs::copy(crate::RBUILD, &copy).unwrap();
     let command = sandbox.run(&copy, ["run"]).without_env("HOME").under(words);
     command.go().fails(2, &["buildspec.yml:2:9", "root"]);
-    let spec = spec.replace("root", "no such user");
+    let spec = spec.replace("root", "nosuchuser");
     sandbox.write("buildspec.yml", spec);
-    sandbox.rbuild(["run"]).go().fails(2, &["buildspec.yml:2:9", "`no such user`"]);
+    sandbox.rbuild(["run"]).go().fails(2, &["buildspec.yml:2:9", "`nosuchuser`"]);
 }
 
 /// A build whose phase BUILD runs these commands.
@@ -222,7 +223,10 @@ fn values_of_any_size_and_any_bytes_are_carried() {
             "i=0; while [ $i -lt 2000 ]; do eval V$i=v$i; i=$((i+1)); done",
             "echo $V0 $V1999 $(env | grep -c ^V)",
         ]);
-        let spec = spec.replace("phases:", &format!("env: {{shell: {shell}, variables: {{LC_ALL: C}}}}\nphases:"));
+        let spec = spec.replace(
+            "phases:",
+            &format!("env: {{shell: {shell}, variables: {{LC_ALL: C}}}}\nphases:"),
+        );
         let (_, finished) = run(&spec, "");
         finished.has_status(0);
         // What `cksum` says of the bytes from 1 to 255 and an `x`, without a line feed and with one.
@@ -241,11 +245,11 @@ fn commands_have_the_standard_streams_and_no_other_file() {
         let spec = spec.replace("phases:", &format!("{user}phases:"));
         let sandbox = sandbox(&[("buildspec.yml", &spec)]);
         open_to_all(&sandbox);
-        let words = ["sh", "-c", "exec \"$0\" \"$@\" 7</dev/null 12>/dev/null"];
+        let words = ["sh", "-c", "exec \"$0\" \"$@\" 7</dev/null 8>/dev/null"];
         let finished = sandbox.rbuild(["run"]).under(words).ok();
         let line = finished.stdout.lines().find_map(|it| it.strip_prefix("files "));
         // The shell has its script open, and the folder.
-        let ours = |it: &&str| ["7", "12"].contains(it);
+        let ours = |it: &&str| ["7", "8"].contains(it);
         let line = line.unwrap_or_else(|| panic!("{finished}"));
         assert_eq!(line.split(' ').find(ours), None, "{finished}");
     }
@@ -266,9 +270,9 @@ fn a_supervisor_that_is_stopped_goes_on_when_the_build_is_to_end() {
 }
 
 #[test]
-fn ten_thousand_commands_are_a_build() {
+fn thousands_of_commands_leave_nothing_open() {
     let mut spec = String::from("version: 0.2\nphases:\n  build:\n    commands:\n");
-    spec.push_str(&"      - N=$((N+1))\n".repeat(9_999));
+    spec.push_str(&"      - N=$((N+1))\n".repeat(1_999));
     spec.push_str("      - echo n=$N fds=$(ls /proc/$PPID/fd | wc -l) children=$(cat /proc/$PPID/task/$PPID/children | wc -w)\n");
     let (_, finished) = run(&spec, "");
     finished.has_status(0);
@@ -277,7 +281,7 @@ fn ten_thousand_commands_are_a_build() {
     let figures: Vec<usize> =
         line.split(' ').filter_map(|it| it.split_once('=')?.1.parse().ok()).collect();
     let [count, files, children] = figures[..] else { panic!("{line}") };
-    assert_eq!((count, children), (9_999, 1), "{line}");
+    assert_eq!((count, children), (1_999, 1), "{line}");
     assert!(files < 12, "{line}");
 }
 
@@ -291,7 +295,8 @@ fn a_build_needs_a_place_for_its_variables_and_says_so() {
     assert_eq!(fs::read_dir(sandbox.path().join("tmp")).unwrap().count(), 0, "it is cleared");
     let run = sandbox.rbuild(["run"]).env("TMPDIR", "/no/where").under(no_memory).go();
     run.fails(3, &["/dev/shm/rbuild-", "Read-only file system"]);
-    let mounts = "mount -t tmpfs -o size=8k none /dev/shm && ! cat /dev/zero 2>/dev/null > /dev/shm/x";
+    let mounts =
+        "mount -t tmpfs -o size=8k none /dev/shm && ! cat /dev/zero 2>/dev/null > /dev/shm/x";
     let run = sandbox.rbuild(["run"]).under(with_mounts(mounts, "", &mut full)).go();
     run.fails(3, &["No space left on device"]);
 }
@@ -305,9 +310,12 @@ fn runtimes_are_chosen_as_the_file_says() {
         commands: ['PY=twelve; echo selected python']
 ";
     let spec = |runtime: &str| {
-        format!("version: 0.2\nphases:\n  install:\n    runtime-versions: {{{runtime}}}\n    commands: ['echo py=$PY']\n")
+        format!(
+            "version: 0.2\nphases:\n  install:\n    runtime-versions: {{{runtime}}}\n    commands: ['echo py=$PY']\n"
+        )
     };
-    let sandbox = sandbox(&[("buildspec.yml", &spec("python: 3.12, docker: 20")), ("r.yml", runtimes)]);
+    let sandbox =
+        sandbox(&[("buildspec.yml", &spec("python: 3.12, docker: 20")), ("r.yml", runtimes)]);
     let run = sandbox.rbuild(["run", "--runtimes-file", "r.yml", "--log", "codebuild"]).ok();
     for text in ["selected python\n", "py=twelve\n"] {
         assert!(run.stdout.contains(text), "{text}\n{run}");
