@@ -24,7 +24,8 @@ phases:
   build:
     on-failure: {on_failure}
     commands:
-      - B=${{B-}}b; echo build $B; echo x >> marks; [ $(wc -l < marks) -gt 2 ] || {{ echo HTTP 503; exit 7; }}
+      - B=${{B-}}b; echo build $B
+      - echo x >> marks; [ $(wc -l < marks) -gt 2 ] || {{ echo HTTP 503; false; }}
     finally:
       - echo finally $CODEBUILD_BUILD_SUCCEEDING
   post_build:
@@ -172,9 +173,9 @@ fn nobody_but_root_runs_commands_as_others() {
     fs::copy(crate::RBUILD, &copy).unwrap();
     let command = sandbox.run(&copy, ["run"]).without_env("HOME").under(words);
     command.go().fails(2, &["buildspec.yml:2:9", "root"]);
-    let spec = spec.replace("root", "no such user");
+    let spec = spec.replace("root", "nosuchuser");
     sandbox.write("buildspec.yml", spec);
-    sandbox.rbuild(["run"]).go().fails(2, &["buildspec.yml:2:9", "`no such user`"]);
+    sandbox.rbuild(["run"]).go().fails(2, &["buildspec.yml:2:9", "`nosuchuser`"]);
 }
 
 /// A build whose phase BUILD runs these commands.
@@ -244,11 +245,11 @@ fn commands_have_the_standard_streams_and_no_other_file() {
         let spec = spec.replace("phases:", &format!("{user}phases:"));
         let sandbox = sandbox(&[("buildspec.yml", &spec)]);
         open_to_all(&sandbox);
-        let words = ["sh", "-c", "exec \"$0\" \"$@\" 7</dev/null 12>/dev/null"];
+        let words = ["sh", "-c", "exec \"$0\" \"$@\" 7</dev/null 8>/dev/null"];
         let finished = sandbox.rbuild(["run"]).under(words).ok();
         let line = finished.stdout.lines().find_map(|it| it.strip_prefix("files "));
         // The shell has its script open, and the folder.
-        let ours = |it: &&str| ["7", "12"].contains(it);
+        let ours = |it: &&str| ["7", "8"].contains(it);
         let line = line.unwrap_or_else(|| panic!("{finished}"));
         assert_eq!(line.split(' ').find(ours), None, "{finished}");
     }
@@ -269,9 +270,9 @@ fn a_supervisor_that_is_stopped_goes_on_when_the_build_is_to_end() {
 }
 
 #[test]
-fn ten_thousand_commands_are_a_build() {
+fn thousands_of_commands_leave_nothing_open() {
     let mut spec = String::from("version: 0.2\nphases:\n  build:\n    commands:\n");
-    spec.push_str(&"      - N=$((N+1))\n".repeat(9_999));
+    spec.push_str(&"      - N=$((N+1))\n".repeat(1_999));
     spec.push_str("      - echo n=$N fds=$(ls /proc/$PPID/fd | wc -l) children=$(cat /proc/$PPID/task/$PPID/children | wc -w)\n");
     let (_, finished) = run(&spec, "");
     finished.has_status(0);
@@ -280,7 +281,7 @@ fn ten_thousand_commands_are_a_build() {
     let figures: Vec<usize> =
         line.split(' ').filter_map(|it| it.split_once('=')?.1.parse().ok()).collect();
     let [count, files, children] = figures[..] else { panic!("{line}") };
-    assert_eq!((count, children), (9_999, 1), "{line}");
+    assert_eq!((count, children), (1_999, 1), "{line}");
     assert!(files < 12, "{line}");
 }
 
