@@ -123,12 +123,17 @@ fn plain<'s>(statement: &'s Statement<'_>) -> Option<(&'s OsStr, &'s OsStr)> {
     (!is_special && !rest.starts_with(b"$")).then_some((name, value))
 }
 
-/// Whether bash would refuse it. Other shells let everything be set.
+/// Whether bash would refuse it. Other shells let everything be set; they quote in other ways than
+/// bash, which begins like them where it is to do what POSIX says.
 fn is_readonly(statement: &Statement<'_>) -> bool {
-    let Some(rest) = statement.text.strip_prefix(b"declare -") else { return false };
-    let name = rest.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    let name = name.split(|byte| *byte == b'=').next().unwrap_or_default();
-    READONLY.iter().any(|it| it.as_bytes() == name)
+    let mut words = statement.text.split(|byte| *byte == b' ');
+    let keyword = words.next().unwrap_or_default();
+    let mut assignments = words.skip_while(|it| it.starts_with(b"-"));
+    let mut parts = assignments.next().unwrap_or_default().splitn(2, |byte| *byte == b'=');
+    let (name, value) = (parts.next().unwrap_or_default(), parts.next());
+    let is_of_bash = keyword == b"declare"
+        || value.is_none_or(|it| it.starts_with(b"\"") || it.starts_with(b"("));
+    is_of_bash && READONLY.iter().any(|it| it.as_bytes() == name)
 }
 
 #[cfg(test)]
@@ -173,7 +178,10 @@ mod tests {
     #[test]
     fn what_bash_does_not_let_anyone_set_is_left_out() {
         check(&["declare -rx UID=\"0\"\ndeclare -arx BASH_VERSINFO=([0]=\"5\")\n"], "", "");
-        check(&["declare -x EUID\nexport UID='0'\n"], "", "export UID='0'\n");
+        check(&["declare -x EUID\nexport PPID=\"1 2\"\nexport SHELLOPTS\n"], "", "");
+        check(&["export BASH_VERSINFO=([0]=\"5\" [1]=\"2\")\nexport -r UID=\"0\"\n"], "", "");
+        // That is another shell.
+        check(&["export UID='0'\n"], "", "export UID='0'\n");
     }
 
     #[test]

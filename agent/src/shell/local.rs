@@ -579,12 +579,14 @@ impl LocalShell {
     }
 }
 
-/// What a file holds; none if there is no such file.
+/// What a file holds; none if there is no such file, or a command has made a folder of it.
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ShellError> {
     match folder::read(path) {
         Ok(content) => Ok(Some(content)),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ShellError::File { path: path.to_owned(), source }),
+        Err(err) => match err.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => Ok(None),
+            _ => Err(ShellError::File { path: path.to_owned(), source: err }),
+        },
     }
 }
 
