@@ -3,6 +3,7 @@
 //! Read in this order: here (what a build asks for), `local` (how that is done on this machine),
 //! `folder` (the files that carry variables and the working directory from one command to the
 //! next), `script` and `powershell` (what shells get to read), `state` (what they save, read back),
+//! `given` (what the next one is started with for that),
 //! `supervisor` (the process above all commands of a build), `channel` (what is said to it),
 //! `processes` (what runs below it); `user` (who runs a command), and `terminal` (a shell for a
 //! person).
@@ -16,6 +17,7 @@
 
 mod channel;
 mod folder;
+mod given;
 mod local;
 mod powershell;
 mod processes;

@@ -1087,7 +1087,7 @@ fn variables_and_files_are_handed_over_from_user_to_user() {
         // Whoever had the files before cannot read or change what comes later.
         let folder = build.private_folder();
         let hold = format!(
-            "exec 9<>{0}/env.1.sh 8<>{0}/env.2.sh; (sleep 1000; echo) & P=$!",
+            "exec 9<>{0}/env.1.sh 8<>{0}/script.sh; (sleep 1000; echo) & P=$!",
             folder.display()
         );
         assert_eq!(run_as(&mut build, Some("nobody"), &hold), "");

@@ -11,7 +11,7 @@ use std::{
         fd::AsFd,
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use rustix::io::Errno;
@@ -51,6 +51,8 @@ pub(super) struct Order {
     pub(super) identity: Option<Identity>,
     /// The terminal that it gets, if it gets one.
     pub(super) terminal: Option<PathBuf>,
+    /// Its variables, `NAME=value` and a NUL each; none if they are those of the order before.
+    pub(super) variables: Option<Vec<u8>>,
 }
 
 const REQUESTS: [(u8, Request); 4] =
@@ -100,6 +102,7 @@ pub(super) fn report(channel: impl AsFd) -> Option<Report> {
 
 const WITH_IDENTITY: u8 = 1;
 const WITH_TERMINAL: u8 = 2;
+const WITH_VARIABLES: u8 = 4;
 
 /// Gives an order.
 pub(super) fn order(pipe: impl AsFd, order: &Order) -> io::Result<()> {
@@ -115,6 +118,11 @@ pub(super) fn order(pipe: impl AsFd, order: &Order) -> io::Result<()> {
         let terminal = terminal.as_os_str().as_bytes();
         message.extend(length(terminal)?.to_le_bytes());
         message.extend(terminal);
+    }
+    if let Some(variables) = &order.variables {
+        message[0] |= WITH_VARIABLES;
+        message.extend(length(variables)?.to_le_bytes());
+        message.extend(variables);
     }
     write(pipe, &message)
 }
@@ -132,6 +140,11 @@ pub(super) fn take_order(pipe: impl AsFd) -> Option<Order> {
         read(&pipe, &mut bytes).ok()?;
         Some(u32::from_le_bytes(bytes))
     };
+    let bytes = || {
+        let mut bytes = vec![0; usize::try_from(number()?).ok()?];
+        read(&pipe, &mut bytes).ok()?;
+        Some(bytes)
+    };
     let mut order = Order::default();
     if kind[0] & WITH_IDENTITY != 0 {
         let (uid, gid, count) = (number()?, number()?, number()?);
@@ -139,9 +152,10 @@ pub(super) fn take_order(pipe: impl AsFd) -> Option<Order> {
         order.identity = Some(Identity { uid, gid, groups });
     }
     if kind[0] & WITH_TERMINAL != 0 {
-        let mut path = vec![0; usize::try_from(number()?).ok()?];
-        read(&pipe, &mut path).ok()?;
-        order.terminal = Some(Path::new(&OsString::from_vec(path)).to_owned());
+        order.terminal = Some(OsString::from_vec(bytes()?).into());
+    }
+    if kind[0] & WITH_VARIABLES != 0 {
+        order.variables = Some(bytes()?);
     }
     Some(order)
 }
@@ -203,9 +217,10 @@ mod tests {
         let terminal = Some(PathBuf::from("/dev/pts/3"));
         for it in [
             Order::default(),
-            Order { identity: identity.clone(), terminal: None },
-            Order { identity: None, terminal: terminal.clone() },
-            Order { identity, terminal },
+            Order { identity: identity.clone(), ..Order::default() },
+            Order { terminal: terminal.clone(), ..Order::default() },
+            Order { variables: Some(Vec::new()), ..Order::default() },
+            Order { identity, terminal, variables: Some(b"A=1\0B=\0".into()) },
         ] {
             order(&here, &it).unwrap();
             assert_eq!(take_order(&there), Some(it));

@@ -37,30 +37,10 @@ pub struct PrivateFolder {
     _lock: Option<OwnedFd>,
 }
 
-/// One of the places for the state of a shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
-    /// What the first command starts with.
-    First,
-    /// What a command left behind.
-    Even,
-    /// The same, of the one before or after that.
-    Odd,
-}
-
-impl Slot {
-    /// Where a command saves its state that started with this one.
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::First | Self::Odd => Self::Even,
-            Self::Even => Self::Odd,
-        }
-    }
-}
-
 /// All files that may be in a folder, but for our program.
-const FILES: [&str; 8] =
-    ["env.0.sh", "env.1.sh", "env.2.sh", DIRECTORY, SCRIPT, PS_SCRIPT, ANSWER, CREDENTIALS];
+const FILES: [&str; 7] = [GIVEN, SAVED, DIRECTORY, SCRIPT, PS_SCRIPT, ANSWER, CREDENTIALS];
+const GIVEN: &str = "env.0.sh";
+const SAVED: &str = "env.1.sh";
 const DIRECTORY: &str = "dir.txt";
 const CREDENTIALS: &str = PrivateFolder::CREDENTIALS;
 const ANSWER: &str = "answer";
@@ -139,16 +119,17 @@ impl PrivateFolder {
         self.path.join(PS_SCRIPT)
     }
 
-    /// The variables.
-    pub(super) fn variables(&self, slot: Slot) -> PathBuf {
-        self.path.join(match slot {
-            Slot::First => FILES[0],
-            Slot::Even => FILES[1],
-            Slot::Odd => FILES[2],
-        })
+    /// What a command reads of the variables, where that is much.
+    pub(super) fn given(&self) -> PathBuf {
+        self.path.join(GIVEN)
     }
 
-    /// The working directory, and a line feed.
+    /// What a command saves.
+    pub(super) fn saved(&self) -> PathBuf {
+        self.path.join(SAVED)
+    }
+
+    /// The working directory, and a line feed, where that has a file of its own.
     pub(super) fn directory(&self) -> PathBuf {
         self.path.join(DIRECTORY)
     }

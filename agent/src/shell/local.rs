@@ -15,6 +15,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -33,9 +34,10 @@ use crate::{
         Beginning, CommandLine, End, Expansion, Interaction, PrivateFolder, SUPERVISE, Shell,
         ShellError, Snapshot, Terminal,
         channel::{self, Order, Report, Request},
-        folder::{self, Slot},
+        folder,
+        given::{self, Given},
         powershell, processes,
-        script::{self, Save, Script},
+        script::{self, Save, Script, Variables},
         state,
         terminal::Session,
         user::{self, Identity},
@@ -82,10 +84,16 @@ pub struct LocalShell {
     source: PathBuf,
     /// Where the first command started.
     start: PathBuf,
+    /// The variables of the first command.
+    first: Arc<Vec<u8>>,
     /// What the next command starts with.
     now: State,
     /// What the last one started with.
     before: State,
+    /// What the last order gave.
+    given: Option<Gave>,
+    /// How many commands were run.
+    number: u64,
     /// Whether something may be left of an earlier command.
     has_run: bool,
     user: User,
@@ -106,8 +114,24 @@ pub struct LocalShell {
 /// A state of the shell that commands carry on.
 #[derive(Clone, Debug)]
 struct State {
-    variables: Slot,
+    /// As the shell saved them.
+    variables: Arc<Vec<u8>>,
     directory: PathBuf,
+}
+
+/// What a command saved.
+struct Saved {
+    /// None if its variables are not carried.
+    variables: Option<Vec<u8>>,
+    directory: PathBuf,
+}
+
+/// What commands were given that start with some state.
+#[derive(Debug)]
+struct Gave {
+    of: Arc<Vec<u8>>,
+    /// What they are to read; if that is much, it is in a file.
+    statements: Option<Vec<u8>>,
 }
 
 /// Which language a shell speaks.
@@ -124,6 +148,22 @@ struct User {
     /// None if that is who runs rbuild.
     identity: Option<Identity>,
 }
+
+/// What a shell is to do.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    /// What it starts with.
+    state: &'a State,
+    /// Where it starts.
+    directory: &'a Path,
+    text: &'a OsStr,
+    succeeding: bool,
+    user: Option<&'a str>,
+    save: Save<'a>,
+}
+
+/// So many bytes of statements are read with the text of the user, and more from a file.
+const SHORT: usize = 4096;
 
 /// How much of the output is handed over at once.
 const BUFFER: usize = 128 * 1024;
@@ -149,7 +189,7 @@ impl LocalShell {
         let started = start_supervisor(supervisor, &folder, &shell, dialect, &fixed);
         let Started { child, control, orders, output } = started
             .map_err(|source| ShellError::Supervisor { path: supervisor.to_owned(), source })?;
-        let state = State { variables: Slot::First, directory: directory.to_owned() };
+        let state = State { variables: Arc::default(), directory: directory.to_owned() };
         Ok(Self {
             folder,
             program: shell,
@@ -158,8 +198,11 @@ impl LocalShell {
             fixed,
             source: directory.to_owned(),
             start: directory.to_owned(),
+            first: Arc::clone(&state.variables),
             now: state.clone(),
             before: state,
+            given: None,
+            number: 0,
             has_run: false,
             user: User::default(),
             supervisor: child,
@@ -271,7 +314,7 @@ impl LocalShell {
     }
 
     /// Runs a shell for a person, and waits for its end.
-    fn converse_in(&mut self, terminal: &Terminal, script: &Script<'_>) -> Result<End, ShellError> {
+    fn converse_in(&mut self, terminal: &Terminal, task: Task<'_>) -> Result<End, ShellError> {
         let failed = |source| ShellError::Terminal { source };
         let mut session = Session::start(terminal).map_err(failed)?;
         let path = session.path().to_owned();
@@ -280,7 +323,7 @@ impl LocalShell {
             rustix::fs::chown(&path, Some(Uid::from_raw(uid)), None)
                 .map_err(|errno| failed(errno.into()))?;
         }
-        self.order(script, Order { identity, terminal: Some(path) })?;
+        self.order(task, Order { identity, terminal: Some(path), variables: None })?;
         match self.converse(&mut session)? {
             Some(report) => {
                 session.finish();
@@ -402,24 +445,67 @@ impl LocalShell {
         let _ = rustix::process::kill_process(Pid::from_child(&self.supervisor), Signal::CONT);
     }
 
-    /// Lets the process of the next command run `script`.
-    fn order(&mut self, script: &Script<'_>, order: Order) -> Result<(), ShellError> {
+    /// Lets the process of the next command do what `task` says.
+    fn order(&mut self, task: Task<'_>, mut order: Order) -> Result<(), ShellError> {
+        order.variables = self.give(&task.state.variables)?;
+        let given = self.folder.given();
+        let statements = self.given.as_ref().and_then(|it| it.statements.as_deref());
+        let script = Script {
+            directory: task.directory,
+            text: task.text,
+            succeeding: task.succeeding,
+            user: task.user,
+            variables: statements.map_or(Variables::File(&given), Variables::Statements),
+            save: task.save,
+        };
         let (path, text) = match self.dialect {
-            Dialect::Posix => (self.folder.script(), script::script(script)),
-            Dialect::PowerShell => (self.folder.powershell_script(), powershell::script(script)),
+            Dialect::Posix => (self.folder.script(), script::script(&script)),
+            Dialect::PowerShell => (self.folder.powershell_script(), powershell::script(&script)),
         };
         folder::write(&path, &text).map_err(|source| ShellError::File { path, source })?;
         self.has_run = true;
         channel::order(&self.orders, &order).map_err(|_| self.supervisor_is_gone())
     }
 
-    fn run_script(
+    /// Sees to it that the next command starts with these variables; what it is started with, if
+    /// that is not what the last one was started with.
+    fn give(&mut self, variables: &Arc<Vec<u8>>) -> Result<Option<Vec<u8>>, ShellError> {
+        if self.given.as_ref().is_some_and(|it| Arc::ptr_eq(&it.of, variables)) {
+            return Ok(None);
+        }
+        let texts = self.texts(variables);
+        let Given { variables: block, statements, are_lines } = match self.dialect {
+            Dialect::Posix => given::given(&texts),
+            Dialect::PowerShell => Given::in_file(texts.concat()),
+        };
+        // The text of the user is on line four, whatever comes before.
+        let statements = match are_lines && statements.len() <= SHORT {
+            true => Some(statements),
+            false => {
+                let path = self.folder.given();
+                let written = folder::write(&path, &statements);
+                written.map_err(|source| ShellError::File { path, source })?;
+                None
+            }
+        };
+        self.given = Some(Gave { of: Arc::clone(variables), statements });
+        Ok(Some(block))
+    }
+
+    /// All that says which variables there are; what comes later wins.
+    fn texts<'v>(&'v self, variables: &'v Arc<Vec<u8>>) -> Vec<&'v [u8]> {
+        let first = Some(&self.first)
+            .filter(|it| self.choices.unset == Unset::Restore && !Arc::ptr_eq(it, variables));
+        first.into_iter().chain([variables]).map(|it| it.as_slice()).collect()
+    }
+
+    fn run_task(
         &mut self,
-        script: &Script<'_>,
+        task: Task<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
         let identity = self.user.identity.clone();
-        self.order(script, Order { identity, terminal: None })?;
+        self.order(task, Order { identity, ..Order::default() })?;
         let report = self.wait(output)?;
         self.end_of(report)
     }
@@ -456,39 +542,59 @@ impl LocalShell {
         Ok(())
     }
 
-    /// The files with the variables of `state`.
-    fn variables(&self, state: &State) -> Vec<PathBuf> {
-        let first = Some(Slot::First)
-            .filter(|it| self.choices.unset == Unset::Restore && *it != state.variables);
-        first.into_iter().chain([state.variables]).map(|it| self.folder.variables(it)).collect()
-    }
-
     /// Whether commands save their variables.
     fn saves_variables(&self) -> bool {
         self.dialect == Dialect::Posix || self.choices.powershell == PowerShell::Carry
     }
 
-    /// Takes over the state that the last command saved in `slot`, if it saved one.
-    fn carry_on(&mut self, slot: Slot) -> Result<(), ShellError> {
-        let path = self.folder.directory();
-        match folder::read(&path) {
-            Ok(mut content) if content.ends_with(b"\n") => {
-                content.pop();
-                self.now.directory = OsString::from_vec(content).into();
-                if self.saves_variables() {
-                    self.now.variables = slot;
-                }
-                Ok(())
+    /// Takes over the state that the last command saved, if it saved one.
+    fn carry_on(&mut self) -> Result<(), ShellError> {
+        let saved = match self.dialect {
+            Dialect::Posix => {
+                let content = read_if_there(&self.folder.saved())?;
+                let saved = content.as_deref().and_then(|it| script::saved(it, self.number));
+                saved.map(|(variables, directory)| Saved {
+                    variables: Some(variables.to_vec()),
+                    directory,
+                })
             }
-            Ok(_) => Ok(()),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(ShellError::File { path, source }),
+            Dialect::PowerShell => self.saved_by_powershell()?,
+        };
+        let Some(Saved { variables, directory }) = saved else { return Ok(()) };
+        self.now.directory = directory;
+        // Most commands leave all variables as they are, and then there is nothing to give.
+        if let Some(variables) = variables.filter(|it| *it != *self.now.variables) {
+            self.now.variables = Arc::new(variables);
         }
+        Ok(())
+    }
+
+    fn saved_by_powershell(&self) -> Result<Option<Saved>, ShellError> {
+        let Some(mut directory) = read_if_there(&self.folder.directory())? else { return Ok(None) };
+        if directory.pop() != Some(b'\n') {
+            return Ok(None);
+        }
+        let variables = match self.saves_variables() {
+            true => read_if_there(&self.folder.saved())?,
+            false => None,
+        };
+        Ok(Some(Saved { variables, directory: OsString::from_vec(directory).into() }))
     }
 
     /// The state that the first command starts with.
-    fn first(&self) -> State {
-        State { variables: Slot::First, directory: self.start.clone() }
+    fn beginning(&self) -> State {
+        State { variables: Arc::clone(&self.first), directory: self.start.clone() }
+    }
+}
+
+/// What a file holds; none if there is no such file, or a command has made a folder of it.
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ShellError> {
+    match folder::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(err) => match err.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => Ok(None),
+            _ => Err(ShellError::File { path: path.to_owned(), source: err }),
+        },
     }
 }
 
@@ -496,7 +602,7 @@ impl Shell for LocalShell {
     fn begin(&mut self, beginning: Beginning<'_>) -> Result<(), ShellError> {
         if self.is_over().is_some() {
             // What an earlier try left behind is no state of this one.
-            self.now = self.first();
+            self.now = self.beginning();
             return Ok(());
         }
         if std::mem::take(&mut self.has_run) {
@@ -507,12 +613,12 @@ impl Shell for LocalShell {
             Dialect::Posix => script::variables(beginning.environment),
             Dialect::PowerShell => powershell::variables(beginning.environment),
         };
-        let path = self.folder.variables(Slot::First);
-        folder::write(&path, &text).map_err(|source| ShellError::File { path, source })?;
+        self.first = Arc::new(text);
+        self.given = None;
         beginning.source.clone_into(&mut self.source);
         beginning.directory.clone_into(&mut self.start);
-        self.now = self.first();
-        self.before = self.first();
+        self.now = self.beginning();
+        self.before = self.beginning();
         Ok(())
     }
 
@@ -522,31 +628,37 @@ impl Shell for LocalShell {
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<End, ShellError> {
         if !line.carries {
-            self.now = self.first();
+            self.now = self.beginning();
         }
         self.before = self.now.clone();
         if let Some(end) = self.is_over() {
             return Ok(end);
         }
         self.hand_over(line.user)?;
-        self.folder.forget_directory()?;
-        let before = self.before.clone();
-        let slot = before.variables.next();
-        let (variables, directory) = (self.folder.variables(slot), self.folder.directory());
+        self.number += 1;
+        let (variables, directory) = (self.folder.saved(), self.folder.directory());
+        let has_directory = line.carries && self.dialect == Dialect::PowerShell;
+        if has_directory {
+            self.folder.forget_directory()?;
+        }
         let save = Save {
             variables: Some(variables.as_path()).filter(|_| line.carries && self.saves_variables()),
-            directory: Some(directory.as_path()).filter(|_| line.carries),
+            directory: Some(directory.as_path()).filter(|_| has_directory),
+            number: self.number,
         };
-        let script = Script {
-            directory: &before.directory,
+        let state = self.before.clone();
+        let task = Task {
+            state: &state,
+            directory: &state.directory,
             text: OsStr::new(line.text),
             succeeding: line.succeeding,
             user: line.user,
-            variables: &self.variables(&before),
             save,
         };
-        let end = self.run_script(&script, output)?;
-        self.carry_on(slot)?;
+        let end = self.run_task(task, output)?;
+        if line.carries {
+            self.carry_on()?;
+        }
         Ok(end)
     }
 
@@ -565,15 +677,16 @@ impl Shell for LocalShell {
             Dialect::Posix => script::expansion(words, &directory, &path),
             Dialect::PowerShell => powershell::expansion(words, &directory, &path).into(),
         };
-        let script = Script {
+        let state = self.now.clone();
+        let task = Task {
+            state: &state,
             directory: &directory,
             text: &text,
             succeeding,
             user: None,
-            variables: &self.variables(&self.now),
             save: Save::default(),
         };
-        let end = self.run_script(&script, output)?;
+        let end = self.run_task(task, output)?;
         if end != End::Exited(0) {
             return Ok(Err(end));
         }
@@ -585,11 +698,10 @@ impl Shell for LocalShell {
     fn snapshot(&mut self) -> Result<Snapshot, ShellError> {
         let mut variables: std::collections::BTreeMap<OsString, OsString> =
             self.fixed.iter().cloned().collect();
-        for path in self.variables(&self.before) {
-            let text = folder::read(&path).map_err(|source| ShellError::File { path, source })?;
+        for text in self.texts(&self.before.variables) {
             variables.extend(match self.dialect {
-                Dialect::Posix => state::parse_variables(&text),
-                Dialect::PowerShell => state::parse_terminated(&text),
+                Dialect::Posix => state::parse_variables(text),
+                Dialect::PowerShell => state::parse_terminated(text),
             });
         }
         let variables = variables.into_iter().collect();
@@ -610,15 +722,15 @@ impl Shell for LocalShell {
             Dialect::Posix => script::interaction(&self.program),
             Dialect::PowerShell => powershell::interaction(&self.program).into(),
         };
-        let script = Script {
+        let task = Task {
+            state: &state,
             directory: &state.directory,
             text: &text,
             succeeding: line.succeeding,
             user: line.user,
-            variables: &self.variables(&state),
             save: Save::default(),
         };
-        let end = self.converse_in(&terminal, &script);
+        let end = self.converse_in(&terminal, task);
         self.terminal = Some(terminal);
         end
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::{
     environment::Environment,
-    shell::script::{Save, Script, no_directory},
+    shell::script::{Save, Script, Variables, no_directory},
 };
 
 /// What comes before the name of the script.
@@ -37,7 +37,10 @@ pub(super) fn variables(environment: &Environment) -> Vec<u8> {
 pub(super) fn script(script: &Script<'_>) -> Vec<u8> {
     let directory = quote(&script.directory.to_string_lossy());
     let gone = quote(&no_directory(script.user));
-    let files: Vec<String> = script.variables.iter().map(|it| quote_path(it)).collect();
+    let files = match script.variables {
+        Variables::File(file) => quote_path(file),
+        Variables::Statements(_) => String::new(),
+    };
     let succeeding = if script.succeeding { "1" } else { "0" };
     let text = script.text.to_string_lossy();
     let mut lines = vec![
@@ -46,11 +49,10 @@ pub(super) fn script(script: &Script<'_>) -> Vec<u8> {
              catch {{ [Console]::Error.WriteLine({gone}); exit 1 }}"
         ),
         format!(
-            "& {{ foreach ($file in @({})) {{ \
+            "& {{ foreach ($file in @({files})) {{ \
              foreach ($it in [IO.File]::ReadAllText($file).Split([char]0)) {{ \
              $at = $it.IndexOf('='); if (0 -lt $at) {{ [Environment]::SetEnvironmentVariable(\
-             $it.Substring(0, $at), $it.Substring($at + 1)) }} }} }} }}",
-            files.join(", ")
+             $it.Substring(0, $at), $it.Substring($at + 1)) }} }} }} }}"
         ),
         format!("$env:CODEBUILD_BUILD_SUCCEEDING = '{succeeding}'; $global:LASTEXITCODE = 0"),
         text.into_owned(),
@@ -58,7 +60,7 @@ pub(super) fn script(script: &Script<'_>) -> Vec<u8> {
          else { 1 }"
             .to_owned(),
     ];
-    let Save { variables, directory } = script.save;
+    let Save { variables, directory, .. } = script.save;
     lines.extend(variables.map(save_variables));
     lines.extend(directory.map(save_directory));
     lines.push("exit [int]$env:CODEBUILD_LAST_EXIT\n".to_owned());
@@ -125,15 +127,16 @@ mod tests {
             text: OsStr::new("$env:A = 'x'\nGet-Item nothing"),
             succeeding: true,
             user: None,
-            variables: &["/p/env.0.sh".into(), "/p/env.1.sh".into()],
+            variables: Variables::File(Path::new("/p/env.0.sh")),
             save: Save {
                 variables: Some(Path::new("/p/env.2.sh")),
                 directory: Some(Path::new("/p/dir.2.txt")),
+                number: 7,
             },
         };
         expect![[r#"
             try { Set-Location -LiteralPath '/a''b' -ErrorAction Stop } catch { [Console]::Error.WriteLine('the working directory is gone: an earlier command left off in a folder that is not there now'); exit 1 }
-            & { foreach ($file in @('/p/env.0.sh', '/p/env.1.sh')) { foreach ($it in [IO.File]::ReadAllText($file).Split([char]0)) { $at = $it.IndexOf('='); if (0 -lt $at) { [Environment]::SetEnvironmentVariable($it.Substring(0, $at), $it.Substring($at + 1)) } } } }
+            & { foreach ($file in @('/p/env.0.sh')) { foreach ($it in [IO.File]::ReadAllText($file).Split([char]0)) { $at = $it.IndexOf('='); if (0 -lt $at) { [Environment]::SetEnvironmentVariable($it.Substring(0, $at), $it.Substring($at + 1)) } } } }
             $env:CODEBUILD_BUILD_SUCCEEDING = '1'; $global:LASTEXITCODE = 0
             $env:A = 'x'
             Get-Item nothing

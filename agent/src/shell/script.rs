@@ -21,19 +21,31 @@ pub(super) struct Script<'a> {
     pub(super) succeeding: bool,
     /// Who runs it, if that is not who runs rbuild.
     pub(super) user: Option<&'a str>,
-    /// Where the variables are; what comes later wins.
-    pub(super) variables: &'a [PathBuf],
+    /// What it is to read of the variables.
+    pub(super) variables: Variables<'a>,
     /// Where its state is saved.
     pub(super) save: Save<'a>,
+}
+
+/// What a shell is to read of the variables.
+#[derive(Clone, Copy)]
+pub(super) enum Variables<'a> {
+    /// These statements, a line each.
+    Statements(&'a [u8]),
+    /// What is in this file.
+    File(&'a Path),
 }
 
 /// Where a state is saved, if at all.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Save<'a> {
-    /// The variables.
+    /// The variables; in a POSIX shell, then a line that says which command saved them, and the
+    /// working directory.
     pub(super) variables: Option<&'a Path>,
-    /// The working directory, and a line feed.
+    /// The working directory, and a line feed, where that is in a file of its own.
     pub(super) directory: Option<&'a Path>,
+    /// The number of the command.
+    pub(super) number: u64,
 }
 
 /// Names that a shell keeps for itself: it sets them anew, or refuses to have them set.
@@ -49,11 +61,6 @@ const OWN_NAMES: [&str; 10] = [
     "SHLVL",
     "UID",
 ];
-
-/// Keeps what bash does not let anyone set from the variables that are saved, should a command
-/// have exported it. Other shells let everything be set; `command` is for those that would exit.
-const FORGET_READONLY: &str = "[ -z \"${BASH_VERSION-}\" ] || command export -n \
-                               BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID 2>/dev/null || :";
 
 /// The commands that set the variables of the first command.
 pub(super) fn variables(environment: &Environment) -> Vec<u8> {
@@ -94,26 +101,50 @@ pub(super) fn script(script: &Script<'_>) -> Vec<u8> {
     text.push(" || { echo ");
     text.push(quote(no_directory(script.user)));
     text.push(" >&2; exit 1; }\nset -a\n");
-    for variables in script.variables {
-        text.push(". ");
-        text.push(quote(variables));
-        text.push("; ");
+    match script.variables {
+        Variables::Statements(statements) => {
+            for statement in statements.split_inclusive(|byte| *byte == b'\n') {
+                text.push(OsStr::from_bytes(statement.strip_suffix(b"\n").unwrap_or(statement)));
+                text.push("; ");
+            }
+        }
+        Variables::File(file) => {
+            text.push(". ");
+            text.push(quote(file));
+            text.push("; ");
+        }
     }
     text.push("CODEBUILD_BUILD_SUCCEEDING=");
     text.push(if script.succeeding { "1\n" } else { "0\n" });
     text.push(script.text);
     text.push("\n\n{ CODEBUILD_LAST_EXIT=$?\n");
-    if let Save { variables: Some(variables), directory: Some(directory) } = script.save {
-        text.push(FORGET_READONLY);
-        text.push("\nexport -p >| ");
+    if let Save { variables: Some(variables), number, .. } = script.save {
+        text.push("{ export -p && echo '");
+        text.push(saved_by(number));
+        text.push("' && pwd; } >| ");
         text.push(quote(variables));
-        text.push(" && pwd >| ");
-        text.push(quote(directory));
         text.push(" || exit 1\n");
     }
     text.push("exit $CODEBUILD_LAST_EXIT; }\n");
     text.push("echo 'the command is not complete: it ends in an operator' >&2; exit 2\n");
     text.into_vec()
+}
+
+/// The line between the variables and the working directory that a command saved.
+fn saved_by(number: u64) -> String {
+    format!("# {number}")
+}
+
+/// The variables and the working directory in `saved`, if the command of this number saved that,
+/// and all of it.
+pub(super) fn saved(saved: &[u8], number: u64) -> Option<(&[u8], PathBuf)> {
+    let line = format!("{}\n", saved_by(number)).into_bytes();
+    // A value may look the same, but a value comes before.
+    let at = saved.windows(line.len()).rposition(|it| it == line)?;
+    let (variables, directory) = (&saved[..at], &saved[at + line.len()..]);
+    let is_line = variables.last().is_none_or(|it| *it == b'\n');
+    let directory = Path::new(OsStr::from_bytes(directory.strip_suffix(b"\n")?));
+    (is_line && directory.is_absolute()).then(|| (variables, directory.to_owned()))
 }
 
 /// What is said if a command cannot start where it should.
@@ -176,13 +207,13 @@ mod tests {
     use crate::environment::Facts;
 
     #[track_caller]
-    fn check(save: Save<'_>, user: Option<&str>, want: Expect) {
+    fn check(variables: Variables<'_>, save: Save<'_>, user: Option<&str>, want: Expect) {
         let it = Script {
             directory: Path::new("/a'b"),
             text: OsStr::new("echo \"it's\"\nfalse"),
             succeeding: false,
             user,
-            variables: &["/p/env.0.sh".into(), "/p/env.1.sh".into()],
+            variables,
             save,
         };
         want.assert_eq(&String::from_utf8(script(&it)).unwrap());
@@ -190,32 +221,31 @@ mod tests {
 
     #[test]
     fn the_text_of_the_user_is_on_line_four() {
-        let (variables, directory) =
-            (Some(Path::new("/p/env.2.sh")), Some(Path::new("/p/dir.2.txt")));
         check(
-            Save { variables, directory },
+            Variables::Statements(b"export IFS='-'\nexport PWD\n"),
+            Save { variables: Some(Path::new("/p/env.1.sh")), directory: None, number: 7 },
             None,
             expect![[r#"
                 cd -- '/a'\''b' || { echo 'the working directory is gone: an earlier command left off in a folder that is not there now' >&2; exit 1; }
                 set -a
-                . '/p/env.0.sh'; . '/p/env.1.sh'; CODEBUILD_BUILD_SUCCEEDING=0
+                export IFS='-'; export PWD; CODEBUILD_BUILD_SUCCEEDING=0
                 echo "it's"
                 false
 
                 { CODEBUILD_LAST_EXIT=$?
-                [ -z "${BASH_VERSION-}" ] || command export -n BASHOPTS BASH_VERSINFO EUID PPID SHELLOPTS UID 2>/dev/null || :
-                export -p >| '/p/env.2.sh' && pwd >| '/p/dir.2.txt' || exit 1
+                { export -p && echo '# 7' && pwd; } >| '/p/env.1.sh' || exit 1
                 exit $CODEBUILD_LAST_EXIT; }
                 echo 'the command is not complete: it ends in an operator' >&2; exit 2
             "#]],
         );
         check(
+            Variables::File(Path::new("/p/env.0.sh")),
             Save::default(),
             Some("ann"),
             expect![[r#"
                 cd -- '/a'\''b' || { echo 'the user ann cannot enter the working directory: it is gone, or it or a folder above it is closed to that user; open it with chmod o+x, or move the source' >&2; exit 1; }
                 set -a
-                . '/p/env.0.sh'; . '/p/env.1.sh'; CODEBUILD_BUILD_SUCCEEDING=0
+                . '/p/env.0.sh'; CODEBUILD_BUILD_SUCCEEDING=0
                 echo "it's"
                 false
 
@@ -224,6 +254,23 @@ mod tests {
                 echo 'the command is not complete: it ends in an operator' >&2; exit 2
             "#]],
         );
+    }
+
+    #[test]
+    fn what_was_saved_is_whole_and_of_the_last_command() {
+        let check = |text: &str, want: Option<(&str, &str)>| {
+            let saved = saved(text.as_bytes(), 7);
+            let want = want.map(|(text, it)| (text.as_bytes(), PathBuf::from(it)));
+            assert_eq!(saved, want, "{text:?}");
+        };
+        check("export A='1'\n# 7\n/a\nb\n", Some(("export A='1'\n", "/a\nb")));
+        check("# 7\n/\n", Some(("", "/")));
+        check("export A='\n# 7\n/x\n'\n# 7\n/\n", Some(("export A='\n# 7\n/x\n'\n", "/")));
+        for text in
+            ["", "export A='1'\n", "export A='1'\n# 6\n/\n", "# 7\n/a", "# 7\n\n", "x# 7\n/\n"]
+        {
+            check(text, None);
+        }
     }
 
     #[test]

@@ -35,6 +35,30 @@ pub(super) fn parse_terminated(text: &[u8]) -> Vec<(OsString, OsString)> {
     variables.into_iter().collect()
 }
 
+/// A statement of what `export -p` prints.
+pub(super) struct Statement<'t> {
+    /// As it was printed.
+    pub(super) text: &'t [u8],
+    /// The variable that it sets, if it sets one to a text.
+    pub(super) sets: Option<(OsString, OsString)>,
+}
+
+/// All statements of what `export -p` prints.
+pub(super) fn statements(text: &[u8]) -> impl Iterator<Item = Statement<'_>> {
+    let mut parser = Parser { text, at: 0 };
+    std::iter::from_fn(move || {
+        parser.take_while(|it| it.is_ascii_whitespace() || it == b';');
+        let start = parser.at;
+        if start == text.len() {
+            return None;
+        }
+        let mut variables = BTreeMap::new();
+        parser.statement(&mut variables);
+        let sets = if variables.len() == 1 { variables.pop_first() } else { None };
+        Some(Statement { text: &text[start..parser.at], sets })
+    })
+}
+
 fn os(bytes: &[u8]) -> OsString {
     OsStr::from_bytes(bytes).to_owned()
 }

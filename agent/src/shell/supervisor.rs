@@ -9,15 +9,19 @@
 //! large, and a copy of what describes its memory takes longer than many a command.
 //!
 //! **Architecture invariant:** one thread, no runtime, and nothing of rbuild's memory: it is a
-//! fresh process of our program, which knows a folder, the arguments of a shell, and two channels.
+//! fresh process of our program, which knows a folder, the arguments and the variables of a shell, and
+//! two channels.
 
 use std::{
     env,
-    ffi::{CString, OsString, c_char, c_int, c_short},
+    ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_short},
     fs, io,
     os::{
         fd::{BorrowedFd, OwnedFd, RawFd},
-        unix::{ffi::OsStringExt, process::CommandExt},
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -76,7 +80,11 @@ struct Supervisor {
     /// Orders come from here, for as long as someone can give one.
     orders: Option<OwnedFd>,
     /// The shell, and its arguments.
-    script: Vec<OsString>,
+    script: Vec<CString>,
+    /// The variables of each command, `NAME=value` and a NUL each: those that all have, and those
+    /// that came with an order.
+    fixed: Vec<u8>,
+    variables: Vec<u8>,
     running: Option<Running>,
 }
 
@@ -109,7 +117,16 @@ impl Supervisor {
         let orders = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
         rustix::stdio::dup2_stdin(open(Path::new("/dev/null"))?)?;
         rustix::stdio::dup2_stderr(io::stdout())?;
-        Ok(Self { channel, is_open: true, orders: Some(orders), script, running: None })
+        let script = script.into_iter().map(|it| CString::new(it.into_vec()));
+        Ok(Self {
+            channel,
+            is_open: true,
+            orders: Some(orders),
+            script: script.collect::<Result<_, _>>().map_err(|_| Errno::INVAL)?,
+            fixed: block(env::vars_os()),
+            variables: Vec::new(),
+            running: None,
+        })
     }
 
     /// Does what it is asked until it is asked to quit, or there is nobody to ask.
@@ -154,13 +171,17 @@ impl Supervisor {
     }
 
     fn take_order(&mut self) {
-        let Some(order) = self.orders.as_ref().and_then(channel::take_order) else {
+        let Some(mut order) = self.orders.as_ref().and_then(channel::take_order) else {
             self.orders = None;
             return;
         };
+        if let Some(variables) = order.variables.take() {
+            self.variables = variables;
+        }
+        let variables = [self.variables.as_slice(), &self.fixed];
         let started = match order == Order::default() {
-            true => spawn(&self.script),
-            false => fork(&self.script, order),
+            true => spawn(&self.script, variables),
+            false => fork(&self.script, variables, order),
         };
         match started {
             Ok(pid) => {
@@ -298,11 +319,35 @@ fn open_terminal(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Variables, `NAME=value` and a NUL each.
+fn block(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in variables {
+        for part in [name.as_bytes(), b"=", value.as_bytes(), b"\0"] {
+            block.extend_from_slice(part);
+        }
+    }
+    block
+}
+
+/// Each `NAME=value` of two blocks.
+fn each(blocks: [&[u8]; 2]) -> impl Iterator<Item = &CStr> {
+    let all = blocks.into_iter().flat_map(|it| it.split_inclusive(|byte| *byte == 0));
+    all.filter_map(|it| CStr::from_bytes_with_nul(it).ok())
+}
+
 /// Starts a shell as an order says that is out of the ordinary.
-fn fork(script: &[OsString], order: Order) -> io::Result<Pid> {
+fn fork(script: &[CString], variables: [&[u8]; 2], order: Order) -> io::Result<Pid> {
+    let of_bytes = |it: &[u8]| OsStr::from_bytes(it).to_owned();
     let (shell, arguments) = script.split_first().ok_or(io::ErrorKind::NotFound)?;
-    let mut command = Command::new(shell);
-    command.args(arguments);
+    let mut command = Command::new(of_bytes(shell.to_bytes()));
+    command.args(arguments.iter().map(|it| of_bytes(it.to_bytes()))).env_clear();
+    for it in each(variables) {
+        let it = it.to_bytes();
+        let equals = it.iter().position(|byte| *byte == b'=').unwrap_or(it.len());
+        let value = it.get(equals + 1..).unwrap_or_default();
+        command.env(of_bytes(&it[..equals]), of_bytes(value));
+    }
     #[expect(unsafe_code, reason = "the standard library has no other way to do this in a child")]
     // SAFETY: this process has one thread, so no lock is held by another one when it forks.
     unsafe {
@@ -315,11 +360,10 @@ fn fork(script: &[OsString], order: Order) -> io::Result<Pid> {
 }
 
 /// Starts a shell that leads a session, so that no terminal and no signal to a group reaches it.
-fn spawn(script: &[OsString]) -> io::Result<Pid> {
-    let arguments: Vec<CString> =
-        script.iter().map(|it| CString::new(it.clone().into_vec())).collect::<Result<_, _>>()?;
-    let mut pointers: Vec<*const c_char> = arguments.iter().map(|it| it.as_ptr()).collect();
-    pointers.push(std::ptr::null());
+fn spawn(script: &[CString], variables: [&[u8]; 2]) -> io::Result<Pid> {
+    let null = [std::ptr::null()];
+    let arguments: Vec<*const c_char> = script.iter().map(|it| it.as_ptr()).chain(null).collect();
+    let environment: Vec<*const c_char> = each(variables).map(CStr::as_ptr).chain(null).collect();
     let mut attributes = Attributes([0; 64]);
     let mut pid = 0;
     // Rust programs ignore this signal; others should not.
@@ -327,21 +371,21 @@ fn spawn(script: &[OsString]) -> io::Result<Pid> {
     signals.0[0] = 1 << (Signal::PIPE.as_raw() - 1);
     #[expect(unsafe_code, reason = "the standard library has no other way to use SETSID")]
     // SAFETY: `attributes` is large enough for the attributes of each C library, and initialised
-    // before it is used; `pointers` ends in a null, and what it points to lives until the end; and
-    // nothing changes the environment of this process, which has one thread.
+    // before it is used; `arguments`, of which there is one, and `environment` end in a null, and what
+    // they point to lives until the end.
     let errno = unsafe {
         posix_spawnattr_init(&raw mut attributes);
         posix_spawnattr_setsigdefault(&raw mut attributes, &raw const signals);
         posix_spawnattr_setflags(&raw mut attributes, SPAWN_SETSIGDEF | SPAWN_SETSID);
-        let program = pointers[0];
+        let program = arguments[0];
         let no_actions = std::ptr::null();
         posix_spawn(
             &raw mut pid,
             program,
             no_actions,
             &raw const attributes,
-            pointers.as_ptr(),
-            environ,
+            arguments.as_ptr(),
+            environment.as_ptr(),
         )
     };
     match (errno, Pid::from_raw(pid)) {
@@ -366,7 +410,6 @@ const SPAWN_SETSID: c_short = 0x80;
 // SAFETY: these are the signatures of the C library, which every program has that uses the standard
 // library. `signal` gets functions, or SIG_DFL, which is 0.
 unsafe extern "C" {
-    static environ: *const *const c_char;
     fn posix_spawnattr_init(attributes: *mut Attributes) -> c_int;
     fn posix_spawnattr_setsigdefault(attributes: *mut Attributes, signals: *const Signals)
     -> c_int;

@@ -142,7 +142,7 @@ impl View {
             Mode::Progress => Face::Progress(Progress::default()),
             Mode::Plain => Face::Plain { is_in_line: false },
             Mode::Github => Face::Github {
-                github: Github::new(host::is_github_actions(), lines::token),
+                github: Github::new(host::is_github_actions(), host::random_word),
                 files: StepFiles {
                     outputs: host::variable("GITHUB_OUTPUT").map(PathBuf::from),
                     summary: host::variable("GITHUB_STEP_SUMMARY").map(PathBuf::from),

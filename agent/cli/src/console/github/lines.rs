@@ -166,6 +166,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::host;
 
     fn written(pieces: &[Piece]) -> String {
         let mut lines = Lines::new(Some("/work".into()), || "T".to_owned());
