@@ -155,16 +155,17 @@ artifacts: {files: made}
 /// Runs the program of its arguments on a terminal, and does the steps of the first argument: waits
 /// for a text, and types another. Prints all that the terminal showed, and how it was in the end.
 const ON_A_TERMINAL: &str = r#"
-import json, os, pty, select, sys, termios, time
+import fcntl, json, os, select, sys, termios, time
 steps = json.loads(sys.argv[1])
-gate, opened = os.pipe()
-pid, terminal = pty.fork()
-if pid == 0:
-    os.read(gate, 1)
-    os.execvp(sys.argv[2], sys.argv[2:])
-theirs = os.open(os.readlink(f"/proc/{pid}/fd/0"), os.O_RDWR | os.O_NOCTTY)
+terminal, theirs = os.openpty()
 before = termios.tcgetattr(theirs)
-os.write(opened, b"x")
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+    for stream in range(3):
+        os.dup2(theirs, stream)
+    os.execvp(sys.argv[2], sys.argv[2:])
 shown, seen, status, end = b"", 0, None, time.monotonic() + 60
 while True:
     over = os.waitpid(pid, os.WNOHANG)
