@@ -20,10 +20,7 @@ use time::{OffsetDateTime, macros::format_description};
 
 use super::{
     course::Course,
-    github::{
-        Github,
-        lines::{self, Piece},
-    },
+    github::{Github, lines::Piece},
     json::{self, Json},
     plain,
     progress::Progress,
