@@ -44,7 +44,7 @@ fn resume(sandbox: &Sandbox) -> Finished {
 fn states(sandbox: &Sandbox) -> Vec<String> {
     let folder = sandbox.home().join(".local/state/rbuild/resume");
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries.map(|it| fs::read_to_string(it.unwrap().path()).unwrap()).collect()
+    entries.map(|it| fs::read_to_string(it.expect("entry").path()).expect("a state")).collect()
 }
 
 /// Checks that no file of the sandbox but that of the secrets has one, in any form.
@@ -52,7 +52,7 @@ fn states(sandbox: &Sandbox) -> Vec<String> {
 fn tells_no_secret(sandbox: &Sandbox) {
     let files = store::files(sandbox.path());
     for path in files.iter().filter(|it| !it.ends_with("secrets.env") && !it.is_symlink()) {
-        let bytes = fs::read(path).unwrap();
+        let bytes = fs::read(path).expect("a file of the sandbox");
         let text = String::from_utf8_lossy(&bytes);
         // The second one is the first in base64, the third is that in hexadecimal.
         for secret in ["hunter22secret", "aHVudGVyMjJzZWNyZXQ", "68756e746572"] {
@@ -197,7 +197,7 @@ phases:
 /// A build on a terminal, where people do these steps.
 #[track_caller]
 fn looked_at(sandbox: &Sandbox, args: &str, steps: &[(&str, &str)], status: i32) -> Finished {
-    let steps = serde_json::to_string(steps).unwrap();
+    let steps = serde_json::to_string(steps).expect("steps as JSON");
     let words = ["-c", ON_A_TERMINAL, steps.as_str(), crate::RBUILD, "run", "--log", "plain"];
     let finished = sandbox.run("python3", words.into_iter().chain(args.split(' '))).ok();
     let end = format!("status {status} steps left 0 restored True");

@@ -120,7 +120,7 @@ artifacts: {files: made}
 fn open_to_all(sandbox: &Sandbox) {
     use std::os::unix::fs::PermissionsExt as _;
     for folder in [sandbox.path().to_owned(), sandbox.src()] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("its mode");
     }
 }
 
