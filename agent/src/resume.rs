@@ -13,6 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -197,9 +201,40 @@ struct Wire {
     withheld: Vec<String>,
 }
 
+/// Whether nobody must see a text: as it is, or as commands encode it for headers and URLs.
 fn is_secret(text: &OsStr, redactor: &Redactor) -> bool {
-    let text = text.to_string_lossy();
-    redactor.mask(&text) != text
+    let hides = |bytes: &[u8]| redactor.mask_bytes(bytes) != bytes;
+    hides(text.as_bytes()) || decoded(text.as_bytes()).any(|it| hides(&it))
+}
+
+/// Base64 as most write it, and as URLs have it; with padding or without, and cut anywhere.
+const BASE64: [GeneralPurpose; 2] = {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    [
+        GeneralPurpose::new(&alphabet::STANDARD, config),
+        GeneralPurpose::new(&alphabet::URL_SAFE, config),
+    ]
+};
+
+/// What the words in a text stand for that may be base64 or hexadecimal.
+fn decoded(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let is_of_word = |it: &u8| it.is_ascii_alphanumeric() || b"+/-_".contains(it);
+    text.split(move |it| !is_of_word(it)).filter(|it| 4 < it.len()).flat_map(|word| {
+        let base64 = BASE64.iter().filter_map(|it| {
+            // One character more than whole groups is none of it.
+            let whole = if word.len() % 4 == 1 { word.len() - 1 } else { word.len() };
+            it.decode(&word[..whole]).ok()
+        });
+        base64.chain(hexadecimal(word)).collect::<Vec<_>>()
+    })
+}
+
+fn hexadecimal(word: &[u8]) -> Option<Vec<u8>> {
+    let digit = |it: u8| char::from(it).to_digit(16).and_then(|it| u8::try_from(it).ok());
+    let pairs = word.chunks_exact(2);
+    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 fn damaged(what: impl ToString) -> StateError {
@@ -400,5 +435,25 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(State::parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn secrets_are_known_when_they_are_encoded() {
+        let redactor = Redactor::new(vec![Secret::new("s3cret-token".into())], Masking::Lines);
+        for (text, want) in [
+            ("s3cret-token", true),
+            ("x s3cret-token y", true),
+            // base64 of `me:s3cret-token` and of `user:s3cret-token\n`
+            ("Basic bWU6czNjcmV0LXRva2Vu", true),
+            ("dXNlcjpzM2NyZXQtdG9rZW4K", true),
+            ("{\"auth\":\"dXNlcjpzM2NyZXQtdG9rZW4K\"}", true),
+            ("7333637265742d746f6b656e", true),
+            ("7333637265742D746F6B656E", true),
+            ("czNjcmV0LXRva2V", false),
+            ("bWU6b3RoZXI=", false),
+            ("", false),
+        ] {
+            assert_eq!(is_secret(OsStr::new(text), &redactor), want, "for {text:?}");
+        }
     }
 }
