@@ -73,8 +73,8 @@ fn breakpoint(course: &Course, command: &Command, failed: bool) -> String {
     let which = course.step(command).map(|(number, _)| format!(" {number}")).unwrap_or_default();
     let first = first_line(course, &command.text);
     match failed {
-        true => format!("waiting after command{which}, which failed: {first}"),
-        false => format!("waiting before command{which}: {first}"),
+        true => format!("waiting after command{which}, which failed (`exit` goes on): {first}"),
+        false => format!("waiting before command{which} (`exit` goes on, `exit 1` ends it): {first}"),
     }
 }
 

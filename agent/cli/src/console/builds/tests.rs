@@ -443,23 +443,23 @@ fn failure_on_a_terminal() {
         expect![[r#"
             [DOWNLOAD_SOURCE] runtimes are left as they are: java 21
             [INSTALL] left out
-            [BUILD] waiting before command 2: make hunter2
+            [BUILD] waiting before command 2 (`exit` goes on, `exit 1` ends it): make hunter2
             [BUILD] $ make hunter2
             ::set-output name=x::y
             ##[error]no
             exit status 2
-            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] waiting after command 2, which failed (`exit` goes on): make hunter2
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
             [BUILD] FAILED in 0.80s
             [BUILD] the phase is tried again (1 of 1)
-            [BUILD] waiting before command 2: make hunter2
+            [BUILD] waiting before command 2 (`exit` goes on, `exit 1` ends it): make hunter2
             [BUILD] $ make hunter2
             ::set-output name=x::y
             ##[error]no
             exit status 2
-            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] waiting after command 2, which failed (`exit` goes on): make hunter2
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
@@ -519,23 +519,23 @@ fn failure_in_few_words() {
         expect![[r#"
             [DOWNLOAD_SOURCE] runtimes are left as they are: java 21
             [INSTALL] left out
-            [BUILD] waiting before command 2: make hunter2
+            [BUILD] waiting before command 2 (`exit` goes on, `exit 1` ends it): make hunter2
             [BUILD] $ make hunter2
             ::set-output name=x::y
             ##[error]no
             exit status 2
-            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] waiting after command 2, which failed (`exit` goes on): make hunter2
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
             [BUILD] FAILED in 0.80s
             [BUILD] the phase is tried again (1 of 1)
-            [BUILD] waiting before command 2: make hunter2
+            [BUILD] waiting before command 2 (`exit` goes on, `exit 1` ends it): make hunter2
             [BUILD] $ make hunter2
             ::set-output name=x::y
             ##[error]no
             exit status 2
-            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] waiting after command 2, which failed (`exit` goes on): make hunter2
             [BUILD] $ clean up
             no line end
             ended by SIGKILL
@@ -637,7 +637,7 @@ fn failure_on_github_actions() {
             ::TOKEN::
             ::stop-commands::TOKEN
             [INSTALL] left out
-            [BUILD] waiting before command 2: make hunter2
+            [BUILD] waiting before command 2 (`exit` goes on, `exit 1` ends it): make hunter2
             ::TOKEN::
             ::group::BUILD
             ::stop-commands::TOKEN
@@ -645,7 +645,7 @@ fn failure_on_github_actions() {
             ::set-output name=x::y
             ##[error]no
             exit status 2
-            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] waiting after command 2, which failed (`exit` goes on): make hunter2
             BUILD finally 1/1 $ clean up
             no line end
             ended by SIGKILL
@@ -655,7 +655,7 @@ fn failure_on_github_actions() {
             ::error file=ci/spec.yml,line=7,col=9,title=BUILD FAILED::exit status 2: make hunter2
             ::stop-commands::TOKEN
             [BUILD] the phase is tried again (1 of 1)
-            [BUILD] waiting before command 2: make hunter2
+            [BUILD] waiting before command 2 (`exit` goes on, `exit 1` ends it): make hunter2
             ::TOKEN::
             ::group::BUILD
             ::stop-commands::TOKEN
@@ -663,7 +663,7 @@ fn failure_on_github_actions() {
             ::set-output name=x::y
             ##[error]no
             exit status 2
-            [BUILD] waiting after command 2, which failed: make hunter2
+            [BUILD] waiting after command 2, which failed (`exit` goes on): make hunter2
             BUILD finally 1/1 $ clean up
             no line end
             ended by SIGKILL
