@@ -74,7 +74,9 @@ fn breakpoint(course: &Course, command: &Command, failed: bool) -> String {
     let first = first_line(course, &command.text);
     match failed {
         true => format!("waiting after command{which}, which failed (`exit` goes on): {first}"),
-        false => format!("waiting before command{which} (`exit` goes on, `exit 1` ends it): {first}"),
+        false => {
+            format!("waiting before command{which} (`exit` goes on, `exit 1` ends it): {first}")
+        }
     }
 }
 
