@@ -63,7 +63,10 @@ fn nothing_is_left_of_a_build_that_is_ended_at_any_moment() {
 /// what the end has left in memory. Returns what it had printed.
 fn end_after(sandbox: &Sandbox, signal: Signal, moment: Duration) -> String {
     let start = Instant::now();
-    let mut running = sandbox.rbuild(["run", "--log", "codebuild"]).start();
+    // Whoever runs the tests may ignore SIGINT, and would have all processes do so that start.
+    let own_signals = ["env", "--default-signal=INT,TERM"];
+    let build = sandbox.rbuild(["run", "--log", "codebuild"]).under(own_signals);
+    let mut running = build.start();
     let id = running.process().id();
     running.until("its moment", |_| (start.elapsed() >= moment).then_some(()));
     running.signal(signal);
