@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn nothing_is_left_of_a_build_that_is_ended_at_any_moment() {
-    let rounds = if is_soak() { 40 } else { 3 };
+    let rounds = if is_soak() { 24 } else { 3 };
     let sandbox = sandbox(&[("buildspec.yml", BUILDSPEC)]);
     let mut random = fastrand::Rng::with_seed(7);
     let (mut early, mut late) = (0, 0);
