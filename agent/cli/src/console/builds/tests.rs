@@ -63,7 +63,7 @@ impl Scene {
         let buildspec = Buildspec::parse(SPEC.as_bytes()).unwrap();
         let spot = Spot {
             file: "ci/spec.yml".into(),
-            path: "/work/ci/spec.yml".into(),
+            path: "/code/ci/spec.yml".into(),
             line: 0,
             column: 0,
         };
@@ -73,7 +73,7 @@ impl Scene {
             buildspec.phases.iter().flat_map(|it| it.commands.iter().chain(&it.finally)).cloned();
         let out = Out { stream: Some(file.try_clone().unwrap()), is_drawn_on: false, lost: None };
         let manner = match mode {
-            Mode::Github => Manner::Github(Lines::new(Some("/work".into()), || "TOKEN".into())),
+            Mode::Github => Manner::Github(Lines::new(Some("/code".into()), || "TOKEN".into())),
             _ => Manner::Words,
         };
         voice().manner = manner;
@@ -89,7 +89,7 @@ impl Scene {
 
     fn begin(&mut self) {
         let view = &mut self.view;
-        let (directory, buildspec) = (Path::new("/work"), Path::new("/work/ci/spec.yml"));
+        let (directory, buildspec) = (Path::new("/code"), Path::new("/code/ci/spec.yml"));
         view.show(&Event::StageStarted(Stage::DownloadSource));
         view.show(&Event::SourceFound { directory, buildspec });
         view.show(&Event::ShellSelected(ShellName::Bash));
@@ -97,7 +97,7 @@ impl Scene {
 
     fn ready(&mut self) {
         let view = &mut self.view;
-        view.show(&Event::EnvironmentReady { directory: Path::new("/work") });
+        view.show(&Event::EnvironmentReady { directory: Path::new("/code") });
         view.show(&Event::PhasesFound(2));
         view.show(&Event::PhaseFound { phase: Phase::Install, commands: 1 });
         view.show(&Event::PhaseFound { phase: Phase::Build, commands: 2 });
@@ -272,15 +272,15 @@ fn success_as_codebuild_logs_it() {
         expect![[r#"
             [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
             [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
-            [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
-            [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+            [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/code
+            [Container] 2024/01/15 10:11:12.300000 YAML location is /code/ci/spec.yml
             [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
             [Container] 2024/01/15 10:11:12.500000 Processing environment variables
             [Container] 2024/01/15 10:11:12.500000 Decrypting parameter store environment variables
             [Container] 2024/01/15 10:11:12.700000 Selecting 'python' runtime version '3.9' based on manual selections...
             [Container] 2024/01/15 10:11:12.800000 Running command pyenv global 3.9
 
-            [Container] 2024/01/15 10:11:13.000000 Moving to directory /work
+            [Container] 2024/01/15 10:11:13.000000 Moving to directory /code
             [Container] 2024/01/15 10:11:13.000000 Cache is not defined in the buildspec
             [Container] 2024/01/15 10:11:13.000000 Skip cache due to: no paths specified to be cached
             [Container] 2024/01/15 10:11:13.100000 Phases found in YAML: 2
@@ -325,12 +325,12 @@ fn failure_as_codebuild_logs_it() {
         expect![[r#"
             [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
             [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
-            [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
-            [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+            [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/code
+            [Container] 2024/01/15 10:11:12.300000 YAML location is /code/ci/spec.yml
             [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
             [Container] 2024/01/15 10:11:12.500000 Processing environment variables
             [Container] 2024/01/15 10:11:12.500000 [WARN] Skipping install of runtimes. Runtime version selection is not supported by this build image.
-            [Container] 2024/01/15 10:11:12.600000 Moving to directory /work
+            [Container] 2024/01/15 10:11:12.600000 Moving to directory /code
             [Container] 2024/01/15 10:11:12.600000 Cache is not defined in the buildspec
             [Container] 2024/01/15 10:11:12.600000 Skip cache due to: no paths specified to be cached
             [Container] 2024/01/15 10:11:12.700000 Phases found in YAML: 2
@@ -384,12 +384,12 @@ fn timeout_as_codebuild_logs_it() {
         expect![[r#"
         [Container] 2024/01/15 10:11:12.200000 Waiting for DOWNLOAD_SOURCE
         [Container] 2024/01/15 10:11:12.200000 Phase is DOWNLOAD_SOURCE
-        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/work
-        [Container] 2024/01/15 10:11:12.300000 YAML location is /work/ci/spec.yml
+        [Container] 2024/01/15 10:11:12.300000 CODEBUILD_SRC_DIR=/code
+        [Container] 2024/01/15 10:11:12.300000 YAML location is /code/ci/spec.yml
         [Container] 2024/01/15 10:11:12.400000 Selecting shell bash as specified in buildspec.
         [Container] 2024/01/15 10:11:12.500000 Processing environment variables
         [Container] 2024/01/15 10:11:12.500000 No runtime version selected in buildspec.
-        [Container] 2024/01/15 10:11:12.500000 Moving to directory /work
+        [Container] 2024/01/15 10:11:12.500000 Moving to directory /code
         [Container] 2024/01/15 10:11:12.500000 Cache is not defined in the buildspec
         [Container] 2024/01/15 10:11:12.500000 Skip cache due to: no paths specified to be cached
         [Container] 2024/01/15 10:11:12.600000 Phases found in YAML: 2
@@ -732,7 +732,7 @@ fn success_as_events() {
         success,
         expect![[r#"
             {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
-            {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+            {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/code","buildspec":"/code/ci/spec.yml"}
             {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
             {"type":"secrets","time":"2024-01-15T10:11:12.500000Z","parameters":1,"secrets":2}
             {"type":"runtime","time":"2024-01-15T10:11:12.700000Z","name":"python","version":"3.9","selected":true}
@@ -778,7 +778,7 @@ fn failure_as_events() {
         failure,
         expect![[r#"
             {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
-            {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+            {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/code","buildspec":"/code/ci/spec.yml"}
             {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
             {"type":"runtime","time":"2024-01-15T10:11:12.500000Z","name":"java","version":"21","selected":false}
             {"type":"phase_found","time":"2024-01-15T10:11:12.800000Z","phase":"INSTALL","commands":1}
@@ -822,7 +822,7 @@ fn timeout_as_events() {
         timeout,
         expect![[r#"
         {"type":"stage_started","time":"2024-01-15T10:11:12.200000Z","stage":"DOWNLOAD_SOURCE"}
-        {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/work","buildspec":"/work/ci/spec.yml"}
+        {"type":"source","time":"2024-01-15T10:11:12.300000Z","directory":"/code","buildspec":"/code/ci/spec.yml"}
         {"type":"shell","time":"2024-01-15T10:11:12.400000Z","name":"bash"}
         {"type":"phase_found","time":"2024-01-15T10:11:12.700000Z","phase":"INSTALL","commands":1}
         {"type":"phase_found","time":"2024-01-15T10:11:12.800000Z","phase":"BUILD","commands":2}

@@ -169,7 +169,7 @@ mod tests {
     use crate::host;
 
     fn written(pieces: &[Piece]) -> String {
-        let mut lines = Lines::new(Some("/work".into()), || "T".to_owned());
+        let mut lines = Lines::new(Some("/code".into()), || "T".to_owned());
         let mut text = Vec::new();
         let mut out = |bytes: &[u8]| text.extend_from_slice(bytes);
         for piece in pieces {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_is_in_commands_is_escaped() {
         let annotation = |file: &str, line, text: &str| {
-            let path = PathBuf::from("/work").join(file);
+            let path = PathBuf::from("/code").join(file);
             let spot = Some(Spot { file: "shown".into(), path, line, column: line });
             let (level, title, text) = (Level::Error, "a,b: c".into(), text.to_owned());
             Piece::Annotation(Annotation { level, spot, title, text })
