@@ -85,6 +85,7 @@ const TESTS: &[(&str, fn())] = tests! {
     a_supervisor_ignores_signals
     a_supervisor_refuses_a_folder_that_is_not_of_a_build
     a_killed_supervisor_is_an_error
+    a_killed_supervisor_is_an_error_in_a_container
     a_stop_ends_the_command
     a_stop_between_commands_starts_nothing
     a_second_stop_kills_at_once
@@ -109,10 +110,17 @@ const TESTS: &[(&str, fn())] = tests! {
     a_shell_for_a_person_needs_a_terminal
 };
 
+/// Before names of tests, as for any test runner: they are whole names.
+const EXACT: &str = "--exact";
+
 /// Runs all tests, or those whose names contain an argument.
 fn run_tests() -> ExitCode {
+    let exact = std::env::args().any(|it| it == EXACT);
     let filters: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|it| name.contains(it));
+    let wanted = |name: &str| {
+        let fits = |it: &String| if exact { name == it } else { name.contains(it) };
+        filters.is_empty() || filters.iter().any(fits)
+    };
     let mut failed = Vec::new();
     let mut good = 0;
     for (name, test) in TESTS.iter().filter(|(name, _)| wanted(name)) {
@@ -785,6 +793,19 @@ fn a_killed_supervisor_is_an_error() {
     let Build { place, shell } = build;
     drop(shell);
     check_nothing_is_left(place.path(), &BTreeMap::new());
+}
+
+/// A container's processes may be in a session whose leader is outside, which has no PID there.
+fn a_killed_supervisor_is_an_error_in_a_container() {
+    let mut inside = Command::new("unshare");
+    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    if !rustix::process::geteuid().is_root() {
+        inside.args(["--user", "--map-root-user"]);
+    }
+    inside.arg(std::env::current_exe().unwrap()).args([EXACT, "a_killed_supervisor_is_an_error"]);
+    let output = within(2 * SHORT, || inside.stdin(Stdio::null()).output().unwrap());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("ok. 1 passed"), "{output:?}");
 }
 
 /// A build and the end of its stop channel to write to.

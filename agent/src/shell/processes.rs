@@ -51,9 +51,10 @@ pub(super) fn end_orphans() {
 
 /// Those that have not ended yet. Those that have are no more when this returns.
 fn orphans() -> Vec<Process> {
-    let own = rustix::process::getsid(None).ok();
-    let mut orphans = below(rustix::process::getpid());
-    orphans.retain(|it| it.session.is_some() && it.session != own);
+    let here = rustix::process::getpid();
+    let Some(own) = process(here) else { return Vec::new() };
+    let mut orphans = below(here);
+    orphans.retain(|it| 0 < it.session && it.session != own.session);
     orphans.retain(|it| {
         let ended = rustix::process::waitpid(Some(it.pid), WaitOptions::NOHANG);
         !matches!(ended, Ok(Some(_)))
@@ -73,7 +74,7 @@ fn below(root: Pid) -> Vec<Process> {
     let mut found: Vec<Process> = Vec::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
-        let (children, others) = left.into_iter().partition(|it| it.parent == Some(parent));
+        let (children, others) = left.into_iter().partition(|it| it.parent == parent.as_raw_pid());
         left = others;
         let children: Vec<Process> = children;
         parents.extend(children.iter().map(|it| it.pid));
@@ -84,8 +85,11 @@ fn below(root: Pid) -> Vec<Process> {
 
 struct Process {
     pid: Pid,
-    parent: Option<Pid>,
-    session: Option<Pid>,
+    /// 0 for one outside of this PID namespace.
+    parent: i32,
+    /// 0 if its leader is outside of this PID namespace, as it is for what `docker exec` or
+    /// `unshare --pid` start, and -1 for a process that is just ending.
+    session: i32,
 }
 
 /// Every process that there is.
@@ -94,16 +98,44 @@ fn processes() -> Vec<Process> {
     entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name();
-            let pid = Pid::from_raw(name.to_str()?.parse().ok()?)?;
-            // What it is called stands in parentheses, and may hold some itself.
-            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-            let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
-            let rest = String::from_utf8_lossy(&stat[end_of_name + 1..]).into_owned();
-            // proc_pid_stat(5): state, parent, process group, session.
-            let mut fields = rest.split_whitespace().skip(1);
-            let parent = fields.next()?.parse().ok()?;
-            let session = fields.nth(1)?.parse().ok()?;
-            Some(Process { pid, parent: Pid::from_raw(parent), session: Pid::from_raw(session) })
+            process(Pid::from_raw(name.to_str()?.parse().ok()?)?)
         })
         .collect()
+}
+
+/// What `/proc` says of a process.
+///
+/// `getsid` will not do for the session: rustix takes its answer for a PID, which 0 is not.
+fn process(pid: Pid) -> Option<Process> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let (parent, session) = parent_and_session(&stat)?;
+    Some(Process { pid, parent, session })
+}
+
+/// Takes them from what stands in a file `stat`, proc_pid_stat(5).
+fn parent_and_session(stat: &[u8]) -> Option<(i32, i32)> {
+    // What the process is called stands in parentheses, and may hold some itself.
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
+    // State, parent, process group, session.
+    let mut fields = rest.split_whitespace().skip(1);
+    let parent = fields.next()?.parse().ok()?;
+    let session = fields.nth(1)?.parse().ok()?;
+    Some((parent, session))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_and_sessions_are_read_whatever_they_are() {
+        let of = |stat: &[u8]| parent_and_session(stat);
+        assert_eq!(of(b"7 (sh) S 5 6 4 0 -1 4194304"), Some((5, 4)));
+        assert_eq!(of(b"7 (a) R 1 1 1 (\xff) S 5 6 4 0 -1"), Some((5, 4)), "a name of any bytes");
+        assert_eq!(of(b"2 (cat) R 1 0 0 0 -1"), Some((1, 0)), "a session from outside");
+        assert_eq!(of(b"7 (sh) X 0 -1 -1 0 -1"), Some((0, -1)), "a process that is ending");
+        assert_eq!(of(b"7 (sh) S 5"), None);
+        assert_eq!(of(b""), None);
+    }
 }
