@@ -112,7 +112,7 @@ fn process(pid: Pid) -> Option<Process> {
     Some(Process { pid, parent, session })
 }
 
-/// Takes them from what stands in a file `stat`, proc_pid_stat(5).
+/// Takes them from what stands in a file `stat`, `proc_pid_stat(5)`.
 fn parent_and_session(stat: &[u8]) -> Option<(i32, i32)> {
     // What the process is called stands in parentheses, and may hold some itself.
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
