@@ -46,7 +46,9 @@ pub fn umoci_unpack(layout: &Path, bundle: &Path) {
 #[track_caller]
 pub fn run(program: &str, package: &str, args: &[&str]) -> String {
     let path = need(program, package);
-    let output = Command::new(path).args(args).output().expect("program that starts");
+    // Names of files are what they are only in a locale that has UTF-8: `unzip` is one who asks.
+    let mut command = Command::new(path);
+    let output = command.args(args).env("LC_ALL", "C.UTF-8").output().expect("program that starts");
     let [stdout, stderr] =
         [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
     assert!(output.status.success(), "{program} {args:?}: {}\n{stdout}\n{stderr}", output.status);
