@@ -32,6 +32,7 @@ use crate::{
     dockerfile::{Place, ports::PortError, words::ExpandError},
     event::Event,
     image::Image,
+    layer,
     rootfs::RootfsError,
     steps::{Base, Plan, StagePlan},
     store::{Store, StoreError},
@@ -42,7 +43,6 @@ use crate::{
 const LARGEST_VALUES: usize = 4 << 20;
 
 /// What a build depends on.
-#[derive(Debug)]
 pub struct Inputs<'a> {
     /// What to do.
     pub plan: &'a Plan,
@@ -56,6 +56,10 @@ pub struct Inputs<'a> {
     pub build_args: &'a BTreeMap<String, String>,
     /// What the image is for.
     pub platform: &'a Platform,
+    /// How layers are made.
+    pub layers: layer::Options,
+    /// Takes layers while they are made.
+    pub uploads: Option<&'a dyn layer::Uploads>,
     /// Whether steps that were done before are done again.
     pub cache: Cache,
     /// The time of everything, in seconds since 1970 (`SOURCE_DATE_EPOCH`).

@@ -96,6 +96,11 @@ impl Context {
         }
     }
 
+    /// The folder, as it was given.
+    pub fn folder(&self) -> &Path {
+        &self.inner.path
+    }
+
     /// Whether the ignore file keeps `path` out.
     pub fn is_ignored(&self, path: &TreePath) -> bool {
         !path.is_root() && self.inner.ignore.matches(path.as_bytes())

@@ -17,15 +17,12 @@ use tar::{EntryType, Header};
 use thiserror::Error;
 
 use crate::{
-    digest::{Digest, Framed, Hashing},
+    digest::{Blob, Digest, Framed, Hashing},
     image::{Compression, Layer},
     store::{BlobWriter, Store, StoreError},
     tree::{Content, Device, Entry, Kind, Meta, Tree, TreePath},
 };
 
-/// What is in the key of every step that makes a layer: another format or compressor gives other
-/// bytes. Change it with them.
-pub const FORMAT: &str = "rbuild layer 1, zlib-rs 0.6 level 4";
 /// gzip's level: within 2 % of the size at level 6, in half the time.
 const LEVEL: Level = Level::new(4);
 const BLOCK: usize = 512;
@@ -35,6 +32,61 @@ const CHUNK: usize = 1 << 17;
 const OCTAL_7: u64 = 0o7_777_777;
 /// The same for sizes and times.
 const OCTAL_11: u64 = 0o77_777_777_777;
+
+/// How layers are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How they are compressed.
+    pub compression: Method,
+}
+
+/// How a layer is compressed, and how hard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// In one gzip member.
+    #[default]
+    Gzip,
+}
+
+impl Options {
+    /// What is in the key of every step that makes a layer: another format, compressor or level
+    /// gives other bytes. Change it with them.
+    pub fn format(&self) -> String {
+        match self.compression {
+            Method::Gzip => "rbuild layer 1, zlib-rs 0.6 level 4".to_owned(),
+        }
+    }
+}
+
+/// What one layer is made with.
+pub struct Job<'a> {
+    /// Where it goes.
+    pub store: &'a Store,
+    /// How it is made.
+    pub options: Options,
+    /// Names what this layer is most like: the one that was made last under the same name is
+    /// looked at for a beginning that is the same, which then is not hashed again.
+    pub like: Digest,
+    /// Takes the layer's bytes while they are made, if it is worth it.
+    pub uploads: Option<&'a dyn Uploads>,
+    /// Is told of the bytes of files that were read.
+    pub progress: &'a mut dyn FnMut(u64),
+}
+
+/// Starts uploads of layers whose digests are not known yet.
+pub trait Uploads: Sync {
+    /// Starts one; none if there is no use in it.
+    fn begin(&self) -> Option<Box<dyn Upload>>;
+}
+
+/// Takes the bytes of one layer. Dropped before [`Upload::finish`], it gives the upload up.
+pub trait Upload: Send {
+    /// Takes the next bytes. What goes wrong is no fault of the layer: it is kept, and the layer
+    /// is pushed from the store later.
+    fn write(&mut self, bytes: &[u8]);
+    /// The layer is whole, and in the store.
+    fn finish(self: Box<Self>, blob: Blob);
+}
 
 /// Why a layer could not be written.
 #[derive(Debug, Error)]
@@ -61,17 +113,13 @@ pub enum LayerError {
     },
 }
 
-/// Writes `tree` as a layer; `progress` is told of the bytes that were read, as they are.
-pub fn write(
-    tree: &Tree,
-    store: &Store,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Layer, LayerError> {
-    let mut out = LayerWriter::new(store.writer()?);
+/// Writes `tree` as a layer.
+pub fn write(tree: &Tree, job: &mut Job<'_>) -> Result<Layer, LayerError> {
+    let mut out = LayerWriter::new(job.store.writer()?);
     for (path, entry) in tree.entries() {
         // The root is there without an entry, and a layer's own would change the base's.
         if !path.is_root() {
-            out.append(path, entry, progress)?;
+            out.append(path, entry, job.progress)?;
         }
     }
     out.finish()
@@ -327,6 +375,10 @@ mod tests {
     use super::*;
     use crate::{context::Context, patterns::Ignore, rootfs::Rootfs, tree::ContentOrigin};
 
+    fn job<'a>(store: &'a Store, progress: &'a mut dyn FnMut(u64)) -> Job<'a> {
+        Job { store, options: Options::default(), like: Digest::of(b""), uploads: None, progress }
+    }
+
     fn path(text: &str) -> TreePath {
         TreePath::parse(text.as_bytes()).unwrap()
     }
@@ -378,7 +430,7 @@ mod tests {
         let store = Store::open(&folder.path().join("store")).unwrap();
         let tree = everything(folder.path());
         let mut read = 0;
-        let layer = write(&tree, &store, &mut |count| read += count).unwrap();
+        let layer = write(&tree, &mut job(&store, &mut |count| read += count)).unwrap();
         assert_eq!(read, tree.size());
         let again = Rootfs::read(&store, &[layer]).unwrap();
         let mut count = 0;
@@ -405,7 +457,7 @@ mod tests {
         // If this fails, the layers of users change their names: raise the number in `FORMAT`.
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
-        let layer = write(&everything(folder.path()), &store, &mut |_| ()).unwrap();
+        let layer = write(&everything(folder.path()), &mut job(&store, &mut |_| ())).unwrap();
         expect_test::expect!["sha256:3ef6bd9b0f48b88bf2a85b55b4cd6c28226b15a51c9b6c3d96d9869532583d96 sha256:ff9ae81a2057d85ebcdadae2ce86d1eb10be986ba392483d20de086cd45efe89"].assert_eq(&format!("{} {}", layer.diff_id, layer.digest));
     }
 
@@ -421,7 +473,7 @@ mod tests {
             fs::write(context.join("f"), "hello").unwrap();
             let tree = opened.read(&TreePath::ROOT).unwrap();
             fs::write(context.join("f"), content).unwrap();
-            let error = write(&tree, &store, &mut |_| ()).unwrap_err();
+            let error = write(&tree, &mut job(&store, &mut |_| ())).unwrap_err();
             assert!(matches!(error, LayerError::Changed { .. }), "{content}: {error}");
         }
     }

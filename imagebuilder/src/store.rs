@@ -7,6 +7,7 @@
 //! images/HEX           a manifest that is an image of its own
 //! names/HEX            what a name points to; HEX is the digest of the name
 //! cache/HEX            what a build step gave; HEX is the key of the step
+//! objects/KIND-HEX     segments of layers, how blobs are put together, and what else has a key
 //! tmp/                 what is being written
 //! ```
 //!
@@ -20,24 +21,35 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+pub use self::composed::{Composed, Part};
 use crate::digest::{Blob, Digest, Hashing, Verifying};
+
+mod composed;
 
 /// The number of the layout that this version reads and writes.
 const VERSION: &str = "1";
-const FOLDERS: [&str; 5] = ["blobs/sha256", "images", "names", "cache", "tmp"];
+const FOLDERS: [&str; 6] = ["blobs/sha256", "images", "names", "cache", "objects", "tmp"];
 /// What is written at once: fewer and larger writes.
 const BUFFER: usize = 1 << 18;
 
-/// A store on disk.
-#[derive(Debug)]
+/// A store on disk. Clones are the same store.
+#[derive(Clone, Debug)]
 pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     root: PathBuf,
     lock: File,
     next: AtomicU64,
@@ -76,6 +88,22 @@ pub enum Origin {
     /// It was pulled from a registry, which may have a newer one.
     Registry,
 }
+
+/// What an object of the store is: small contents that are found by a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// A compressed piece of a layer.
+    Segment,
+    /// A [`Composed`] blob, by the digest of the blob.
+    Composed,
+    /// What a layer holds, by its `diff_id`.
+    Contents,
+    /// What was known at each segment while a layer was hashed, by the digest of its blob.
+    Checkpoints,
+}
+
+/// A blob that is read, and verified on the way.
+pub type BlobReader = Verifying<Box<dyn Read + Send>>;
 
 /// Writes one blob; nobody sees it before [`BlobWriter::finish`].
 #[derive(Debug)]
@@ -175,12 +203,13 @@ impl Store {
             let _ = clear(&root.join("tmp"));
         }
         flock(&lock, FlockOperation::LockShared).map_err(|err| failed("lock", root)(err.into()))?;
-        Ok(Self { root: root.to_owned(), lock, next: AtomicU64::new(0) })
+        let inner = Inner { root: root.to_owned(), lock, next: AtomicU64::new(0) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The store's folder.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.inner.root
     }
 
     /// The size of a blob, if it is here.
@@ -188,9 +217,60 @@ impl Store {
         let path = self.blob(digest);
         match fs::metadata(&path) {
             Ok(metadata) => Ok(Some(metadata.len())),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                Ok(self.composed(digest)?.map(|it| it.size()))
+            }
+            Err(err) => Err(failed("read", &path)(err)),
+        }
+    }
+
+    /// How a blob is put together, if it is, and all that it needs is here.
+    fn composed(&self, digest: Digest) -> Result<Option<Composed>, StoreError> {
+        let Some(bytes) = self.object(ObjectKind::Composed, digest)? else { return Ok(None) };
+        let Some(composed) = Composed::parse(&bytes) else { return Ok(None) };
+        let is_whole = composed.segments().all(|it| self.has_object(ObjectKind::Segment, it));
+        Ok(is_whole.then_some(composed))
+    }
+
+    /// Makes a blob of objects that were added before.
+    pub fn add_composed(&self, digest: Digest, blob: &Composed) -> Result<(), StoreError> {
+        self.add_object(ObjectKind::Composed, digest, &blob.to_bytes())
+    }
+
+    /// The bytes of an object, verified.
+    pub fn object(&self, kind: ObjectKind, key: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.object_path(kind, key);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(failed("read", &path)(err)),
         }
+    }
+
+    /// Whether an object is here.
+    pub fn has_object(&self, kind: ObjectKind, key: Digest) -> bool {
+        self.object_path(kind, key).exists()
+    }
+
+    /// Adds an object; others see it after [`Store::commit`], this process at once.
+    pub fn add_object(
+        &self,
+        kind: ObjectKind,
+        key: Digest,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let (mut file, temporary) = self.temporary()?;
+        file.write_all(bytes).map_err(failed("write", &temporary.path))?;
+        publish(file, temporary, &self.object_path(kind, key))
+    }
+
+    /// Makes what was added so far last, whatever happens to this machine.
+    pub fn commit(&self) -> Result<(), StoreError> {
+        sync_folder(&self.inner.root.join("objects"))
+    }
+
+    fn object_path(&self, kind: ObjectKind, key: Digest) -> PathBuf {
+        self.inner.root.join(format!("objects/{kind:?}-{}", key.hex()))
     }
 
     /// Whether a blob of that size is here.
@@ -199,14 +279,20 @@ impl Store {
     }
 
     /// Opens a blob; content that is not what its name says is an error at the end.
-    pub fn open_blob(&self, digest: Digest) -> Result<Verifying<File>, StoreError> {
+    pub fn open_blob(&self, digest: Digest) -> Result<BlobReader, StoreError> {
         let path = self.blob(digest);
-        let file = File::open(&path).map_err(|err| match err.kind() {
-            io::ErrorKind::NotFound => StoreError::Missing(digest),
-            _ => failed("read", &path)(err),
-        })?;
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                let composed = self.composed(digest)?.ok_or(StoreError::Missing(digest))?;
+                let size = composed.size();
+                let reader = composed::Reader::new(self.clone(), composed);
+                return Ok(Verifying::new(Box::new(reader), digest, size));
+            }
+            Err(err) => return Err(failed("read", &path)(err)),
+        };
         let size = file.metadata().map_err(failed("read", &path))?.len();
-        Ok(Verifying::new(file, digest, size))
+        Ok(Verifying::new(Box::new(file), digest, size))
     }
 
     /// Reads a blob of at most `limit` bytes into memory, verified.
@@ -265,7 +351,7 @@ impl Store {
 
     /// All images, the newest first.
     pub fn images(&self) -> Result<Vec<StoredImage>, StoreError> {
-        let records: Vec<(PathBuf, ImageRecord)> = read_records(&self.root.join("images"))?;
+        let records: Vec<(PathBuf, ImageRecord)> = read_records(&self.inner.root.join("images"))?;
         let mut images = Vec::new();
         for (path, record) in records {
             let digest = record.digest.parse().map_err(|_| foreign(&path, &record.digest))?;
@@ -278,7 +364,7 @@ impl Store {
 
     /// All names, sorted.
     pub fn names(&self) -> Result<Vec<Name>, StoreError> {
-        let records: Vec<(PathBuf, NameRecord)> = read_records(&self.root.join("names"))?;
+        let records: Vec<(PathBuf, NameRecord)> = read_records(&self.inner.root.join("names"))?;
         let mut names = records
             .into_iter()
             .map(|(path, record)| name(&path, record))
@@ -298,7 +384,7 @@ impl Store {
 
     /// The image with that manifest, if it is here.
     pub fn image(&self, digest: Digest) -> Result<Option<StoredImage>, StoreError> {
-        let path = self.root.join("images").join(digest.hex());
+        let path = self.inner.root.join("images").join(digest.hex());
         let record: Option<ImageRecord> = read_record(&path)?;
         Ok(record.map(|ImageRecord { media_type, size, added, .. }| StoredImage {
             digest,
@@ -311,18 +397,19 @@ impl Store {
     /// Notes that a manifest, whose blobs are all here, is an image.
     pub fn add_image(&self, image: &StoredImage) -> Result<(), StoreError> {
         // Blobs that another process made may not be on the disk yet.
-        sync_folder(&self.root.join("blobs/sha256"))?;
+        self.commit()?;
+        sync_folder(&self.inner.root.join("blobs/sha256"))?;
         if self.image(image.digest)?.is_some() {
             return Ok(());
         }
         let StoredImage { digest, size, media_type, added } = image.clone();
         let record = ImageRecord { media_type, digest: digest.to_string(), size, added };
-        self.write_record(&self.root.join("images").join(digest.hex()), &record)
+        self.write_record(&self.inner.root.join("images").join(digest.hex()), &record)
     }
 
     /// Points `name` to an image, in place of what it pointed to.
     pub fn add_name(&self, name: &Name) -> Result<(), StoreError> {
-        sync_folder(&self.root.join("images"))?;
+        sync_folder(&self.inner.root.join("images"))?;
         if self.name(&name.name)?.as_ref() == Some(name) {
             return Ok(());
         }
@@ -338,20 +425,20 @@ impl Store {
 
     /// Waits for nobody: gives the store to this process alone, or says that it is in use.
     pub fn lock_exclusive(&self) -> Result<(), StoreError> {
-        match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&self.inner.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 // A conversion that fails may have lost the shared lock too.
-                let _ = flock(&self.lock, FlockOperation::LockShared);
-                Err(StoreError::Busy { path: self.root.clone() })
+                let _ = flock(&self.inner.lock, FlockOperation::LockShared);
+                Err(StoreError::Busy { path: self.inner.root.clone() })
             }
-            Err(err) => Err(failed("lock", &self.root)(err.into())),
+            Err(err) => Err(failed("lock", &self.inner.root)(err.into())),
         }
     }
 
     /// Forgets an image; its blobs stay. Call [`Store::lock_exclusive`] first.
     pub fn remove_image(&self, digest: Digest) -> Result<(), StoreError> {
-        remove(&self.root.join("images").join(digest.hex()))
+        remove(&self.inner.root.join("images").join(digest.hex()))
     }
 
     /// Removes a blob that nothing needs. Call [`Store::lock_exclusive`] first.
@@ -361,7 +448,7 @@ impl Store {
 
     /// What was remembered under `key`, if anything.
     pub fn recall<T: DeserializeOwned>(&self, key: Digest) -> Result<Option<T>, StoreError> {
-        match read_record(&self.root.join("cache").join(key.hex())) {
+        match read_record(&self.inner.root.join("cache").join(key.hex())) {
             // An entry of another version is no entry.
             Err(StoreError::Record { .. }) => Ok(None),
             other => other,
@@ -370,15 +457,15 @@ impl Store {
 
     /// Remembers a value under `key`.
     pub fn remember<T: Serialize>(&self, key: Digest, value: &T) -> Result<(), StoreError> {
-        self.write_record(&self.root.join("cache").join(key.hex()), value)
+        self.write_record(&self.inner.root.join("cache").join(key.hex()), value)
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
+        self.inner.root.join("blobs/sha256").join(digest.hex())
     }
 
     fn name_path(&self, full: &str) -> PathBuf {
-        self.root.join("names").join(Digest::of(full.as_bytes()).hex())
+        self.inner.root.join("names").join(Digest::of(full.as_bytes()).hex())
     }
 
     fn write_record<T: Serialize>(&self, path: &Path, record: &T) -> Result<(), StoreError> {
@@ -396,9 +483,9 @@ impl Store {
     }
 
     fn temporary_path(&self) -> PathBuf {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let random = fastrand::u64(..);
-        self.root.join(format!("tmp/{}-{number}-{random:016x}", std::process::id()))
+        self.inner.root.join(format!("tmp/{}-{number}-{random:016x}", std::process::id()))
     }
 }
 

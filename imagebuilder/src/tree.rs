@@ -11,6 +11,7 @@ use std::{
     ops::Bound,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -19,9 +20,10 @@ use crate::{context::Context, digest::Digest};
 
 /// A path below a root, e.g., `usr/bin/env`; the empty path is the root itself.
 ///
-/// Paths are bytes: file names on Linux need not be text.
+/// Paths are bytes: file names on Linux need not be text. A clone costs nothing: trees of many files
+/// have the same paths several times. None is the root.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TreePath(Vec<u8>);
+pub struct TreePath(Option<Arc<[u8]>>);
 
 /// Why some bytes are no path below a root.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -125,9 +127,25 @@ pub enum ContentOrigin {
     Layer,
 }
 
+/// Whether a file is what it was when its digest was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Still {
+    /// It is: its filesystem would have noticed a change.
+    Same,
+    /// It was changed.
+    Changed,
+    /// Only its content can tell.
+    Unknown,
+}
+
 impl TreePath {
     /// The root itself.
-    pub const ROOT: Self = Self(Vec::new());
+    pub const ROOT: Self = Self(None);
+
+    /// The path of bytes that are clean already.
+    fn of(bytes: &[u8]) -> Self {
+        Self((!bytes.is_empty()).then(|| bytes.into()))
+    }
 
     /// Cleans a path as it is written: a leading slash, `.` and double slashes are dropped.
     pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
@@ -165,12 +183,10 @@ impl TreePath {
     /// The path with one more component.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
-        let mut bytes = self.0.clone();
-        if !bytes.is_empty() {
-            bytes.push(b'/');
+        match self.is_root() {
+            true => Self::of(name),
+            false => Self::of(&[self.as_bytes(), b"/", name].concat()),
         }
-        bytes.extend_from_slice(name);
-        Self(bytes)
     }
 
     /// This path below `base`.
@@ -178,7 +194,7 @@ impl TreePath {
     pub fn below(&self, base: &Self) -> Self {
         match self.is_root() {
             true => base.clone(),
-            false => base.join(&self.0),
+            false => base.join(self.as_bytes()),
         }
     }
 
@@ -187,10 +203,10 @@ impl TreePath {
         if base.is_root() {
             return Some(self.clone());
         }
-        let rest = self.0.strip_prefix(base.0.as_slice())?;
+        let rest = self.as_bytes().strip_prefix(base.as_bytes())?;
         match rest.split_first() {
             None => Some(Self::ROOT),
-            Some((b'/', rest)) => Some(Self(rest.to_vec())),
+            Some((b'/', rest)) => Some(Self::of(rest)),
             Some(_) => None,
         }
     }
@@ -202,7 +218,7 @@ impl TreePath {
         }
         let from = [self.as_bytes(), b"/"].concat();
         let to = [self.as_bytes(), b"0"].concat(); // `0` follows `/`
-        (Bound::Included(Self(from)), Bound::Excluded(Self(to)))
+        (Bound::Included(Self::of(&from)), Bound::Excluded(Self::of(&to)))
     }
 
     /// The folder that it is in; none for the root.
@@ -210,18 +226,19 @@ impl TreePath {
         if self.is_root() {
             return None;
         }
-        let end = self.0.iter().rposition(|it| *it == b'/').unwrap_or(0);
-        Some(Self(self.0[..end].to_vec()))
+        let bytes = self.as_bytes();
+        let end = bytes.iter().rposition(|it| *it == b'/').unwrap_or(0);
+        Some(Self::of(&bytes[..end]))
     }
 
     /// The last component; none for the root.
     pub fn name(&self) -> Option<&[u8]> {
-        self.0.rsplit(|it| *it == b'/').next().filter(|it| !it.is_empty())
+        self.as_bytes().rsplit(|it| *it == b'/').next().filter(|it| !it.is_empty())
     }
 
     /// The components.
     pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.0.split(|it| *it == b'/').filter(|it| !it.is_empty())
+        self.as_bytes().split(|it| *it == b'/').filter(|it| !it.is_empty())
     }
 
     /// Follows the links on the way to this path and at its end, as in a `chroot`; none if there
@@ -251,26 +268,26 @@ impl TreePath {
 
     /// Whether it is the root itself.
     pub fn is_root(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// The bytes, without a slash at the start or the end.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// As a path for calls of the system, relative to the root.
     pub fn as_path(&self) -> &Path {
         match self.is_root() {
             true => Path::new("."),
-            false => Path::new(OsStr::from_bytes(&self.0)),
+            false => Path::new(OsStr::from_bytes(self.as_bytes())),
         }
     }
 }
 
 impl std::fmt::Display for TreePath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
     }
 }
 
@@ -281,13 +298,20 @@ impl std::fmt::Debug for TreePath {
 }
 
 impl Content {
-    /// Opens the content. What is read is compared with [`Content::digest`] by who reads it.
+    /// Opens the content. What is read is compared with [`Content::digest`] by who reads it, unless
+    /// [`Content::still`] can tell it for less.
     pub fn open(&self) -> io::Result<File> {
         match &self.origin {
             ContentOrigin::Context(context, path) => context.open(path),
             ContentOrigin::File(path) => File::open(path),
             ContentOrigin::Layer => Err(io::Error::other("the content lies in a layer")),
         }
+    }
+
+    /// Whether `file`, which [`Content::open`] gave and which was read to its end since, still is
+    /// what the digest was made of.
+    pub fn still(&self, _file: &File) -> io::Result<Still> {
+        Ok(Still::Unknown)
     }
 }
 

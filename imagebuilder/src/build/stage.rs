@@ -45,6 +45,8 @@ pub(super) struct Stage {
     /// How many layers were made and not found.
     pub(super) made: usize,
     pub(super) warnings: Vec<String>,
+    /// What names the layer that the current step makes: see [`layer::Job::like`].
+    like: Digest,
 }
 
 impl Stage {
@@ -63,6 +65,7 @@ impl Stage {
             expanded: 0,
             made: 0,
             warnings: Vec::new(),
+            like: Digest::of(b""),
         };
         match base {
             Base::Scratch => Ok(fresh(Config::scratch(inputs.platform), Vec::new())),
@@ -92,6 +95,11 @@ impl Stage {
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), BuildErrorKind> {
         let layers = self.layers.len();
+        self.like = Framed::new("rbuild like 1")
+            .with(inputs.context.folder().as_os_str().as_encoded_bytes())
+            .with(layers.to_le_bytes())
+            .with(&step.instruction.source)
+            .finish();
         match &step.instruction.command {
             Command::Copy(copy) => {
                 let what = What {
@@ -401,7 +409,7 @@ impl Stage {
     /// What the key of every step that makes a layer begins with.
     fn key(&self, inputs: &Inputs<'_>, purpose: &str) -> Framed {
         let epoch = inputs.epoch.map(|it| it.to_string()).unwrap_or_default();
-        Framed::new(purpose).with(layer::FORMAT).with(stack(&self.layers)).with(epoch)
+        Framed::new(purpose).with(inputs.layers.format()).with(stack(&self.layers)).with(epoch)
     }
 
     fn read_rootfs(&mut self, inputs: &Inputs<'_>) -> Result<(), BuildErrorKind> {
@@ -446,10 +454,18 @@ impl Stage {
             return remember(inputs, keys, None);
         }
         let (total, mut done) = (copied.tree.size(), 0);
-        let written = layer::write(&copied.tree, inputs.store, &mut |count| {
+        let mut progress = |count| {
             done += count;
             emit(Event::LayerProgress { done, total });
-        })?;
+        };
+        let mut job = layer::Job {
+            store: inputs.store,
+            options: inputs.layers,
+            like: self.like,
+            uploads: inputs.uploads,
+            progress: &mut progress,
+        };
+        let written = layer::write(&copied.tree, &mut job)?;
         remember(inputs, keys, Some(&written))?;
         let (entries, size, digest) = (copied.tree.len(), written.size, written.digest);
         emit(Event::LayerWritten { entries, content: total, size, digest });

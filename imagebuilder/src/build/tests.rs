@@ -78,6 +78,8 @@ impl Bench {
             bases: &self.bases,
             build_args: &self.args,
             platform: &platform,
+            layers: crate::layer::Options::default(),
+            uploads: None,
             cache: self.cache,
             epoch: self.epoch,
             now: self.now,
