@@ -3,8 +3,6 @@
 //! **Architecture invariant:** an image is added after its last blob, and a name after its image;
 //! on removal it is the other way round. So what a name points to is always whole.
 
-use std::collections::BTreeSet;
-
 use thiserror::Error;
 
 use crate::{
@@ -188,9 +186,9 @@ pub fn list(store: &Store) -> Result<Vec<Listed>, CatalogError> {
         .collect()
 }
 
-/// Removes a name, and with the last one the image, and with the image what it alone needed.
+/// Removes a name, and with the last one the image, and with the image what it alone needed. What a
+/// process that runs may need goes when it is gone.
 pub fn remove(store: &Store, text: &str) -> Result<Removed, CatalogError> {
-    store.lock_exclusive()?;
     let image = find(store, text)?;
     let all: Vec<String> = store
         .names()?
@@ -207,51 +205,14 @@ pub fn remove(store: &Store, text: &str) -> Result<Removed, CatalogError> {
         }
         None => all.clone(),
     };
-    if names.len() < all.len() {
-        for name in &names {
-            store.remove_name(name)?;
-        }
-        return Ok(Removed { names, image: None, freed: 0 });
-    }
-    // All is known before the first thing goes.
-    let alone = needed_by_alone(store, image.digest)?;
     for name in &names {
         store.remove_name(name)?;
     }
-    store.remove_image(image.digest)?;
-    let mut freed = 0;
-    for blob in alone {
-        freed += store.size(blob)?.unwrap_or_default();
-        store.remove_blob(blob)?;
+    if names.len() < all.len() {
+        return Ok(Removed { names, image: None, freed: 0 });
     }
+    let freed = store.remove_image_and_blobs(image.digest)?.freed;
     Ok(Removed { names, image: Some(image.digest), freed })
-}
-
-/// The blobs that no other image needs. If another image is damaged, what it needs is not known:
-/// then only the manifest itself goes.
-fn needed_by_alone(store: &Store, digest: Digest) -> Result<BTreeSet<Digest>, CatalogError> {
-    let Some(mut alone) = blobs(store, digest)? else { return Ok(BTreeSet::from([digest])) };
-    for other in store.images()? {
-        if other.digest == digest {
-            continue;
-        }
-        match blobs(store, other.digest)? {
-            Some(needed) => alone = &alone - &needed,
-            None => return Ok(BTreeSet::from([digest])),
-        }
-    }
-    Ok(alone)
-}
-
-/// All blobs of an image; none if its manifest is damaged.
-fn blobs(store: &Store, digest: Digest) -> Result<Option<BTreeSet<Digest>>, CatalogError> {
-    let manifest = match store.read_blob(digest, LARGEST_JSON) {
-        Ok(manifest) => manifest,
-        Err(StoreError::Damaged { .. } | StoreError::Missing(_)) => return Ok(None),
-        Err(err) => return Err(err.into()),
-    };
-    let parsed = Manifest::parse(&manifest).ok();
-    Ok(parsed.map(|it| it.blobs().map(|it| it.digest).chain([digest]).collect()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use super::{ObjectKind, Store};
+use super::{ObjectKind, Store, StoreError};
 use crate::digest::Digest;
 
 /// The number of the format of [`Composed`]; one of another version is no blob.
@@ -123,7 +123,10 @@ impl Reader {
             Part::Bytes(bytes) => return Ok(bytes),
             Part::Segment { key, skip, size } => (key, skip as usize, size as usize),
         };
-        let found = self.store.object(ObjectKind::Segment, key).map_err(io::Error::other)?;
+        let found = self.store.object(ObjectKind::Segment, key).map_err(|err| match err {
+            StoreError::Damaged { .. } => io::Error::new(io::ErrorKind::InvalidData, err),
+            err => io::Error::other(err),
+        })?;
         let mut bytes = found.ok_or_else(|| io::Error::other(format!("segment {key} is gone")))?;
         match bytes.len() == skip + size {
             true => Ok(bytes.split_off(skip)),
