@@ -7,13 +7,13 @@
 //!
 //! **Architecture invariant:** no I/O: trees in, a tree out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
 use crate::{
     rootfs::{Rootfs, RootfsError},
-    tree::{Entry, Kind, Tree, TreePath},
+    tree::{Content, ContentOrigin, Entry, Kind, Meta, Tree, TreePath},
 };
 
 /// One thing to copy: a file, or the contents of a folder.
@@ -63,7 +63,8 @@ pub struct Rules {
 pub struct Copied {
     /// The tree of the layer.
     pub tree: Tree,
-    /// For each file, its path in the tree of its source.
+    /// For each file whose content does not say itself where it is read, its path in the tree of its
+    /// source.
     pub origins: BTreeMap<TreePath, TreePath>,
 }
 
@@ -120,12 +121,14 @@ pub fn copy(
         work.make_way(&target)?;
     }
     for source in sources {
-        match source.tree.get(&source.path) {
+        match source.tree.shared(&source.path).next().filter(|(path, _)| **path == source.path) {
             // Layers need not have an entry for the root.
             _ if source.path.is_root() => work.copy_folder(source, &target)?,
-            Some(entry) if entry.is_folder() => work.copy_folder(source, &target)?,
-            Some(entry) if inside => work.copy_file(source, entry, &target.join(&source.name))?,
-            Some(entry) => work.copy_file(source, entry, &target)?,
+            Some((_, entry)) if entry.is_folder() => work.copy_folder(source, &target)?,
+            Some((_, entry)) if inside => {
+                work.copy_file(source, entry, &target.join(&source.name))?;
+            }
+            Some((_, entry)) => work.copy_file(source, entry, &target)?,
             None => {}
         }
     }
@@ -180,7 +183,7 @@ impl Work<'_> {
             // The folder itself is made as any other: only what is in it is copied.
             _ => self.make_way(target)?,
         }
-        for (path, entry) in source.tree.subtree(&source.path) {
+        for (path, entry) in source.tree.shared(&source.path) {
             let Some(relative) = path.relative_to(&source.path) else { continue };
             if !relative.is_root() {
                 self.copy_below(source, path, entry, &relative.below(target))?;
@@ -193,7 +196,7 @@ impl Work<'_> {
         &mut self,
         source: &Source<'_>,
         from: &TreePath,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         to: &TreePath,
     ) -> Result<(), CopyError> {
         refuse_whiteout(to)?;
@@ -207,7 +210,9 @@ impl Work<'_> {
             _ => {}
         }
         let first = match &entry.kind {
-            Kind::Hardlink(first) => source.tree.get(first).map(|it| (first, it)),
+            Kind::Hardlink(first) => {
+                source.tree.shared(first).next().filter(|(path, _)| *path == first)
+            }
             _ => None,
         };
         let (from, entry) = match first {
@@ -217,8 +222,7 @@ impl Work<'_> {
             }
             None => (from, entry),
         };
-        self.put(to.clone(), entry);
-        self.copied.origins.insert(to.clone(), from.clone());
+        self.put(to, entry, from);
         Ok(())
     }
 
@@ -235,9 +239,10 @@ impl Work<'_> {
     /// Makes hard links where both names are still those of the same file: a later source may
     /// have replaced one of them.
     fn linked(mut self) -> Copied {
-        let Copied { tree, origins } = &mut self.copied;
-        for Link { path, first, origin } in &self.links {
-            let both = [path, first].map(|it| origins.get(it) == Some(origin));
+        let links = std::mem::take(&mut self.links);
+        for Link { path, first, origin } in &links {
+            let both = [path, first].map(|it| self.origin(it) == Some(origin));
+            let tree = &mut self.copied.tree;
             // The first name has to come first in the layer too.
             if both == [true, true]
                 && first < path
@@ -253,7 +258,7 @@ impl Work<'_> {
     fn copy_file(
         &mut self,
         source: &Source<'_>,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         to: &TreePath,
     ) -> Result<(), CopyError> {
         refuse_whiteout(to)?;
@@ -263,8 +268,7 @@ impl Work<'_> {
         if let Some(parent) = to.parent() {
             self.make_way(&parent)?;
         }
-        self.put(to.clone(), entry);
-        self.copied.origins.insert(to.clone(), source.path.clone());
+        self.put(to, entry, &source.path);
         Ok(())
     }
 
@@ -291,19 +295,33 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn put(&mut self, path: TreePath, entry: &Entry) {
+    /// The path in the tree of its source of what was copied to `path`.
+    fn origin(&self, path: &TreePath) -> Option<&TreePath> {
+        match &self.copied.tree.get(path)?.kind {
+            Kind::File(Content { origin: ContentOrigin::Context(_, origin), .. }) => Some(origin),
+            _ => self.copied.origins.get(path),
+        }
+    }
+
+    fn put(&mut self, path: &TreePath, entry: &Arc<Entry>, from: &TreePath) {
         let Rules { owner, mode, epoch, .. } = self.rules;
-        let mut entry = entry.clone();
-        if let Some(Owner { uid, gid }) = owner {
-            (entry.meta.uid, entry.meta.gid) = (uid, gid);
+        let Meta { mode: its_mode, uid, gid, mtime, .. } = entry.meta;
+        let owner = owner.unwrap_or(Owner { uid, gid });
+        let mode = mode.filter(|_| !matches!(entry.kind, Kind::Symlink(_))).unwrap_or(its_mode);
+        let time = epoch.unwrap_or(mtime);
+        let mut entry = Arc::clone(entry);
+        if (owner, mode, time) != (Owner { uid, gid }, its_mode, mtime) {
+            let meta = &mut Arc::make_mut(&mut entry).meta;
+            (meta.uid, meta.gid, meta.mode, meta.mtime) = (owner.uid, owner.gid, mode, time);
         }
-        if let Some(mode) = mode
-            && !matches!(entry.kind, Kind::Symlink(_))
-        {
-            entry.meta.mode = mode;
+        match &entry.kind {
+            Kind::File(Content { origin: ContentOrigin::Context(..), .. }) => {
+                self.copied.origins.remove(path);
+            }
+            Kind::File(_) => drop(self.copied.origins.insert(path.clone(), from.clone())),
+            _ => drop(self.copied.origins.remove(path)),
         }
-        entry.meta.mtime = epoch.unwrap_or(entry.meta.mtime);
-        self.copied.tree.insert(path, entry);
+        self.copied.tree.insert(path.clone(), entry);
     }
 }
 
@@ -338,7 +356,6 @@ mod tests {
     use crate::{
         digest::Digest,
         image::{Layer, OCI_LAYER},
-        tree::{Content, ContentOrigin, Meta},
     };
 
     fn path(text: &str) -> TreePath {

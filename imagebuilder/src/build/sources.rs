@@ -6,7 +6,6 @@ use crate::{
     context::{Context, ContextError},
     copy,
     digest::Framed,
-    layer,
     patterns::{Glob, GlobError, has_wildcard},
     rootfs::{Rootfs, RootfsError},
     tree::{PathError, Tree, TreePath},
@@ -75,7 +74,7 @@ impl Found {
     pub(super) fn add_to(&self, key: &mut Framed) {
         let is_folder = self.tree.get(&self.path).is_none_or(crate::tree::Entry::is_folder);
         key.add(if is_folder { &b""[..] } else { &self.name });
-        key.add(layer::fingerprint(&self.tree, &self.path).as_bytes());
+        key.add(self.tree.fingerprint(&self.path).as_bytes());
     }
 }
 
