@@ -394,16 +394,19 @@ impl Tree {
         &'a self,
         base: &'a TreePath,
     ) -> impl Iterator<Item = (&'a TreePath, &'a Entry)> {
-        self.shared(base).map(|(path, entry)| (path, entry.as_ref()))
+        let itself = self.entries.get_key_value(base);
+        let below = self.entries.range(base.range_below());
+        itself.into_iter().chain(below).map(|(path, entry)| (path, entry.as_ref()))
     }
 
-    /// As [`Tree::subtree`], for other trees to share the entries.
-    pub fn shared<'a>(
-        &'a self,
-        base: &'a TreePath,
-    ) -> impl Iterator<Item = (&'a TreePath, &'a Arc<Entry>)> {
-        let itself = self.entries.get_key_value(base);
-        itself.into_iter().chain(self.entries.range(base.range_below()))
+    /// The entry at `path`, for another tree to share it.
+    pub fn share(&self, path: &TreePath) -> Option<Arc<Entry>> {
+        self.entries.get(path).cloned()
+    }
+
+    /// All entries, sorted by path, one after the other taken out.
+    pub fn into_entries(self) -> impl Iterator<Item = (TreePath, Arc<Entry>)> {
+        self.entries.into_iter()
     }
 
     /// The names directly in the folder `base`.

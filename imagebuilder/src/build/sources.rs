@@ -58,8 +58,9 @@ const CONTEXT: &str = "the build context";
 const IMAGE: &str = "the image or stage that is copied from";
 
 impl Found {
-    pub(super) fn as_source(&self) -> copy::Source<'_> {
-        copy::Source { tree: &self.tree, path: self.path.clone(), name: self.name.clone() }
+    pub(super) fn into_source(self) -> copy::Source {
+        let Self { source: _, tree, path, name } = self;
+        copy::Source { tree, path, name }
     }
 
     pub(super) fn source(&self) -> usize {

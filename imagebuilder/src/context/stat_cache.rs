@@ -82,7 +82,7 @@ impl StatCache {
     /// Adds records, in place of what was known of the same files.
     pub(super) fn add(&mut self, mut fresh: Vec<Record>) {
         // Names of one file may have been read at once.
-        fresh.sort_by_key(|it| it.stamp.inode());
+        fresh.sort_unstable_by_key(|it| it.stamp.inode());
         fresh.dedup_by_key(|it| it.stamp.inode());
         fresh.retain_mut(|it| match self.position(it.stamp.inode()) {
             Ok(at) => {
