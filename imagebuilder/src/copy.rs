@@ -7,20 +7,20 @@
 //!
 //! **Architecture invariant:** no I/O: trees in, a tree out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
 use crate::{
     rootfs::{Rootfs, RootfsError},
-    tree::{Entry, Kind, Tree, TreePath},
+    tree::{Content, ContentOrigin, Entry, Kind, Meta, Tree, TreePath},
 };
 
 /// One thing to copy: a file, or the contents of a folder.
 #[derive(Clone, Debug)]
-pub struct Source<'a> {
-    /// Where it lies in.
-    pub tree: &'a Tree,
+pub struct Source {
+    /// Where it lies in: that and what lies in it alone.
+    pub tree: Tree,
     /// What it is.
     pub path: TreePath,
     /// The name that a file gets in a folder: a link's own, not that of what it points to.
@@ -63,7 +63,8 @@ pub struct Rules {
 pub struct Copied {
     /// The tree of the layer.
     pub tree: Tree,
-    /// For each file, its path in the tree of its source.
+    /// For each file whose content does not say itself where it is read, its path in the tree of its
+    /// source.
     pub origins: BTreeMap<TreePath, TreePath>,
 }
 
@@ -100,9 +101,10 @@ pub enum CopyError {
     Rootfs(#[from] RootfsError),
 }
 
-/// Copies `sources` to `destination` on top of what is `below`.
+/// Copies `sources` to `destination` on top of what is `below`. Sources are used up: large trees are
+/// in memory only once.
 pub fn copy(
-    sources: &[Source<'_>],
+    sources: Vec<Source>,
     destination: &Destination,
     below: &Rootfs,
     rules: Rules,
@@ -120,12 +122,14 @@ pub fn copy(
         work.make_way(&target)?;
     }
     for source in sources {
-        match source.tree.get(&source.path) {
+        match source.tree.share(&source.path) {
             // Layers need not have an entry for the root.
             _ if source.path.is_root() => work.copy_folder(source, &target)?,
             Some(entry) if entry.is_folder() => work.copy_folder(source, &target)?,
-            Some(entry) if inside => work.copy_file(source, entry, &target.join(&source.name))?,
-            Some(entry) => work.copy_file(source, entry, &target)?,
+            Some(entry) if inside => {
+                work.copy_file(&source.path, entry, &target.join(&source.name))?;
+            }
+            Some(entry) => work.copy_file(&source.path, entry, &target)?,
             None => {}
         }
     }
@@ -159,6 +163,20 @@ struct Link {
     origin: TreePath,
 }
 
+/// Where a folder is copied from, and to.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    base: &'a TreePath,
+    target: &'a TreePath,
+}
+
+impl Place<'_> {
+    /// Where `path` is copied to.
+    fn of(self, path: &TreePath) -> Option<TreePath> {
+        path.relative_to(self.base).map(|it| it.below(self.target))
+    }
+}
+
 impl Work<'_> {
     fn find(&self, path: &TreePath) -> Option<&Entry> {
         self.copied.tree.get(path).or_else(|| self.below.tree().get(path))
@@ -168,7 +186,7 @@ impl Work<'_> {
         path.is_root() || self.find(path).is_some_and(Entry::is_folder)
     }
 
-    fn copy_folder(&mut self, source: &Source<'_>, target: &TreePath) -> Result<(), CopyError> {
+    fn copy_folder(&mut self, source: Source, target: &TreePath) -> Result<(), CopyError> {
         if let Some(parent) = target.parent() {
             self.make_way(&parent)?;
         }
@@ -180,10 +198,11 @@ impl Work<'_> {
             // The folder itself is made as any other: only what is in it is copied.
             _ => self.make_way(target)?,
         }
-        for (path, entry) in source.tree.subtree(&source.path) {
-            let Some(relative) = path.relative_to(&source.path) else { continue };
-            if !relative.is_root() {
-                self.copy_below(source, path, entry, &relative.below(target))?;
+        for (path, entry) in source.tree.into_entries() {
+            let relative = path.relative_to(&source.path).filter(|it| !it.is_root());
+            if let Some(relative) = relative {
+                let place = Place { base: &source.path, target };
+                self.copy_below(path, entry, &relative.below(target), place)?;
             }
         }
         Ok(())
@@ -191,53 +210,44 @@ impl Work<'_> {
 
     fn copy_below(
         &mut self,
-        source: &Source<'_>,
-        from: &TreePath,
-        entry: &Entry,
+        from: TreePath,
+        entry: Arc<Entry>,
         to: &TreePath,
+        place: Place<'_>,
     ) -> Result<(), CopyError> {
         refuse_whiteout(to)?;
         match self.find(to).map(Entry::is_folder) {
             Some(true) if !entry.is_folder() => {
-                return Err(CopyError::IsFolder { from: from.clone(), to: to.clone() });
+                return Err(CopyError::IsFolder { from, to: to.clone() });
             }
             Some(false) if entry.is_folder() => {
-                return Err(CopyError::NotFolder { from: from.clone(), to: to.clone() });
+                return Err(CopyError::NotFolder { from, to: to.clone() });
             }
             _ => {}
         }
         let first = match &entry.kind {
-            Kind::Hardlink(first) => source.tree.get(first).map(|it| (first, it)),
+            Kind::Hardlink(first) => place.of(first).map(|to| (first.clone(), to)),
             _ => None,
         };
-        let (from, entry) = match first {
-            Some((first, entry)) => {
-                self.note_link(source, from, first, to);
-                (first, entry)
+        // Another name of a file is copied as a file of its own until all is there. The first name
+        // comes before it, and so was copied.
+        match first.map(|(from, to)| (self.copied.tree.share(&to), from, to)) {
+            Some((Some(entry), origin, first)) => {
+                self.put(to, entry, &origin);
+                self.links.push(Link { path: to.clone(), first, origin });
             }
-            None => (from, entry),
-        };
-        self.put(to.clone(), entry);
-        self.copied.origins.insert(to.clone(), from.clone());
-        Ok(())
-    }
-
-    /// Another name of `first` is copied as a file of its own until all is there.
-    fn note_link(&mut self, source: &Source<'_>, from: &TreePath, first: &TreePath, to: &TreePath) {
-        if let Some(relative) = first.relative_to(&source.path)
-            && let Some(target) = target_of(from, to, &relative, source)
-        {
-            let (path, origin) = (to.clone(), first.clone());
-            self.links.push(Link { path, first: target, origin });
+            _ => self.put(to, entry, &from),
         }
+        Ok(())
     }
 
     /// Makes hard links where both names are still those of the same file: a later source may
     /// have replaced one of them.
     fn linked(mut self) -> Copied {
-        let Copied { tree, origins } = &mut self.copied;
-        for Link { path, first, origin } in &self.links {
-            let both = [path, first].map(|it| origins.get(it) == Some(origin));
+        let links = std::mem::take(&mut self.links);
+        for Link { path, first, origin } in &links {
+            let both = [path, first].map(|it| self.origin(it) == Some(origin));
+            let tree = &mut self.copied.tree;
             // The first name has to come first in the layer too.
             if both == [true, true]
                 && first < path
@@ -252,19 +262,18 @@ impl Work<'_> {
 
     fn copy_file(
         &mut self,
-        source: &Source<'_>,
-        entry: &Entry,
+        from: &TreePath,
+        entry: Arc<Entry>,
         to: &TreePath,
     ) -> Result<(), CopyError> {
         refuse_whiteout(to)?;
         if self.is_folder(to) {
-            return Err(CopyError::IsFolder { from: source.path.clone(), to: to.clone() });
+            return Err(CopyError::IsFolder { from: from.clone(), to: to.clone() });
         }
         if let Some(parent) = to.parent() {
             self.make_way(&parent)?;
         }
-        self.put(to.clone(), entry);
-        self.copied.origins.insert(to.clone(), source.path.clone());
+        self.put(to, entry, from);
         Ok(())
     }
 
@@ -291,19 +300,32 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn put(&mut self, path: TreePath, entry: &Entry) {
+    /// The path in the tree of its source of what was copied to `path`.
+    fn origin(&self, path: &TreePath) -> Option<&TreePath> {
+        match &self.copied.tree.get(path)?.kind {
+            Kind::File(Content { origin: ContentOrigin::Context(_, origin), .. }) => Some(origin),
+            _ => self.copied.origins.get(path),
+        }
+    }
+
+    fn put(&mut self, path: &TreePath, mut entry: Arc<Entry>, from: &TreePath) {
         let Rules { owner, mode, epoch, .. } = self.rules;
-        let mut entry = entry.clone();
-        if let Some(Owner { uid, gid }) = owner {
-            (entry.meta.uid, entry.meta.gid) = (uid, gid);
+        let Meta { mode: its_mode, uid, gid, mtime, .. } = entry.meta;
+        let owner = owner.unwrap_or(Owner { uid, gid });
+        let mode = mode.filter(|_| !matches!(entry.kind, Kind::Symlink(_))).unwrap_or(its_mode);
+        let time = epoch.unwrap_or(mtime);
+        if (owner, mode, time) != (Owner { uid, gid }, its_mode, mtime) {
+            let meta = &mut Arc::make_mut(&mut entry).meta;
+            (meta.uid, meta.gid, meta.mode, meta.mtime) = (owner.uid, owner.gid, mode, time);
         }
-        if let Some(mode) = mode
-            && !matches!(entry.kind, Kind::Symlink(_))
-        {
-            entry.meta.mode = mode;
+        match &entry.kind {
+            Kind::File(Content { origin: ContentOrigin::Context(..), .. }) => {
+                self.copied.origins.remove(path);
+            }
+            Kind::File(_) => drop(self.copied.origins.insert(path.clone(), from.clone())),
+            _ => drop(self.copied.origins.remove(path)),
         }
-        entry.meta.mtime = epoch.unwrap_or(entry.meta.mtime);
-        self.copied.tree.insert(path, entry);
+        self.copied.tree.insert(path.clone(), entry);
     }
 }
 
@@ -312,20 +334,6 @@ fn refuse_whiteout(path: &TreePath) -> Result<(), CopyError> {
         true => Err(CopyError::Whiteout(path.clone())),
         false => Ok(()),
     }
-}
-
-/// Where the first name of a hard link was copied to, given where another name was.
-fn target_of(
-    from: &TreePath,
-    to: &TreePath,
-    first: &TreePath,
-    source: &Source<'_>,
-) -> Option<TreePath> {
-    let relative = from.relative_to(&source.path)?;
-    let depth = to.parts().count() - relative.parts().count();
-    let base: Vec<&[u8]> = to.parts().take(depth).collect();
-    let base = TreePath::parse(&base.join(&b'/')).ok()?;
-    Some(first.below(&base))
 }
 
 #[cfg(test)]
@@ -338,7 +346,6 @@ mod tests {
     use crate::{
         digest::Digest,
         image::{Layer, OCI_LAYER},
-        tree::{Content, ContentOrigin, Meta},
     };
 
     fn path(text: &str) -> TreePath {
@@ -406,12 +413,12 @@ mod tests {
             tree(&["d  755", "f a 644", "d d 700", "f d/b 600", "d d/e 711", "h d/z d/b", "l l a"]);
         let source = |it: &&str| {
             let path = path(it);
-            Source { tree: &from, name: path.name().unwrap_or_default().to_vec(), path }
+            Source { tree: from.clone(), name: path.name().unwrap_or_default().to_vec(), path }
         };
-        let sources: Vec<Source<'_>> = sources.iter().map(source).collect();
+        let sources: Vec<Source> = sources.iter().map(source).collect();
         let destination =
             Destination { path: path(destination), is_folder: destination.ends_with('/') };
-        want.assert_eq(&show(copy(&sources, &destination, &rootfs(below), RULES)));
+        want.assert_eq(&show(copy(sources, &destination, &rootfs(below), RULES)));
     }
 
     #[test]
@@ -494,10 +501,10 @@ mod tests {
     #[test]
     fn a_hard_link_is_a_file_of_its_own_where_its_first_name_was_replaced() {
         let from = tree(&["d 1 755", "f 1/a 644", "h 1/b 1/a", "d 2 755", "f 2/a 600"]);
-        let source = |it: &str| Source { tree: &from, path: path(it), name: Vec::new() };
+        let source = |it: &str| Source { tree: from.clone(), path: path(it), name: Vec::new() };
         let destination = Destination { path: path("x"), is_folder: true };
         let below = rootfs(&[]);
-        let copied = copy(&[source("1"), source("2")], &destination, &below, RULES).unwrap();
+        let copied = copy(vec![source("1"), source("2")], &destination, &below, RULES).unwrap();
         assert_eq!(copied.origins[&path("x/b")], path("1/a"));
         expect![[r#"
             x/ 755 0 9
@@ -593,9 +600,9 @@ mod tests {
             now: 0,
         };
         let from = tree(&["f a 644", "l l a"]);
-        let source = |it: &str| Source { tree: &from, path: path(it), name: it.into() };
+        let source = |it: &str| Source { tree: from.clone(), path: path(it), name: it.into() };
         let destination = Destination { path: path("x/y"), is_folder: true };
-        let copied = copy(&[source("a"), source("l")], &destination, &rootfs(&[]), rules);
+        let copied = copy(vec![source("a"), source("l")], &destination, &rootfs(&[]), rules);
         expect![[r#"
             x/ 755 1 0
             x/y/ 755 1 0

@@ -17,7 +17,7 @@ use tar::{EntryType, Header};
 use thiserror::Error;
 
 use crate::{
-    digest::{Blob, Digest, Framed, Hashing},
+    digest::{Blob, Digest, Hashing},
     image::{Compression, Layer},
     store::{BlobWriter, Store, StoreError},
     tree::{Content, Device, Entry, Kind, Meta, Tree, TreePath},
@@ -350,22 +350,7 @@ fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
 ///
 /// Times are in no key, as in BuildKit: a file that was only touched does not make a new layer.
 pub fn fingerprint(tree: &Tree, base: &TreePath) -> Digest {
-    let mut framed = Framed::new("rbuild tree 1");
-    for (path, entry) in tree.subtree(base) {
-        let relative = path.relative_to(base).unwrap_or_default();
-        let meta = Meta { mtime: 0, ..entry.meta.clone() };
-        let kind = match &entry.kind {
-            Kind::Hardlink(first) => {
-                Kind::Hardlink(first.relative_to(base).unwrap_or(first.clone()))
-            }
-            kind => kind.clone(),
-        };
-        framed.add(header(&relative, &Entry { kind, meta }));
-        if let Kind::File(content) = &entry.kind {
-            framed.add(content.digest.as_bytes());
-        }
-    }
-    framed.finish()
+    tree.fingerprint(base)
 }
 
 #[cfg(test)]

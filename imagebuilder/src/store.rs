@@ -525,6 +525,28 @@ impl Store {
         self.remove_object(ObjectKind::Composed, digest)
     }
 
+    /// Where it is kept what was read of a build context, which may be lost at any time.
+    pub(crate) fn stat_cache_path(&self, key: Digest) -> PathBuf {
+        self.inner.root.join("stat").join(key.hex())
+    }
+
+    /// Puts another file there, in one step.
+    pub(crate) fn write_stat_cache(
+        &self,
+        key: Digest,
+        write: &mut dyn FnMut(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let path = self.stat_cache_path(key);
+        fs::create_dir_all(self.inner.root.join("stat")).map_err(failed("write", &path))?;
+        let (file, mut temporary) = self.temporary()?;
+        let mut out = BufWriter::with_capacity(BUFFER, file);
+        let written = write(&mut out).and_then(|()| out.flush());
+        written.map_err(failed("write", &temporary.path))?;
+        fs::rename(&temporary.path, &path).map_err(failed("write", &path))?;
+        temporary.kept = true;
+        Ok(())
+    }
+
     fn blob(&self, digest: Digest) -> PathBuf {
         self.inner.root.join("blobs/sha256").join(digest.hex())
     }

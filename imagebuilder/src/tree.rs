@@ -4,11 +4,11 @@
 //! no `.`, no empty component, and does not start with a slash.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map},
     ffi::OsStr,
     fs::File,
     io,
-    ops::Bound,
+    ops::{Bound, Deref, DerefMut},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +16,10 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{context::Context, digest::Digest};
+use crate::{
+    context::Context,
+    digest::{Digest, Framed},
+};
 
 /// A path below a root, e.g., `usr/bin/env`; the empty path is the root itself.
 ///
@@ -47,10 +50,11 @@ const MOST_LINKS: usize = 40;
 /// Gives the target of a path that is a link, and is told whether it is the last component.
 pub type FindLink<'a, E> = &'a mut dyn FnMut(&TreePath, bool) -> Result<Option<Vec<u8>>, E>;
 
-/// What a layer holds.
+/// What a layer holds. Entries are shared between trees until one is changed: the same files are
+/// in several of them.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    entries: BTreeMap<TreePath, Entry>,
+    entries: BTreeMap<TreePath, Arc<Entry>>,
 }
 
 /// One thing in a tree.
@@ -74,8 +78,13 @@ pub struct Meta {
     /// When the content was changed, in seconds since 1970.
     pub mtime: i64,
     /// Extended attributes, sorted by name.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
 }
+
+/// Extended attributes, sorted by name. Few files have some, and so they take the place of a
+/// pointer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Xattrs(Option<Arc<BTreeMap<Vec<u8>, Vec<u8>>>>);
 
 /// What an entry is.
 #[derive(Clone, Debug)]
@@ -185,16 +194,17 @@ impl TreePath {
     pub fn join(&self, name: &[u8]) -> Self {
         match self.is_root() {
             true => Self::of(name),
-            false => Self::of(&[self.as_bytes(), b"/", name].concat()),
+            false => Self(Some([self.as_bytes(), b"/", name].concat().into())),
         }
     }
 
     /// This path below `base`.
     #[must_use]
     pub fn below(&self, base: &Self) -> Self {
-        match self.is_root() {
-            true => base.clone(),
-            false => base.join(self.as_bytes()),
+        match (self.is_root(), base.is_root()) {
+            (true, _) => base.clone(),
+            (false, true) => self.clone(),
+            (false, false) => base.join(self.as_bytes()),
         }
     }
 
@@ -208,6 +218,17 @@ impl TreePath {
             None => Some(Self::ROOT),
             Some((b'/', rest)) => Some(Self::of(rest)),
             Some(_) => None,
+        }
+    }
+
+    /// The bytes after `base`, or all if it does not lie there.
+    fn bytes_after(&self, base: &Self) -> &[u8] {
+        let rest = self.as_bytes().strip_prefix(base.as_bytes());
+        match rest.and_then(<[u8]>::split_first) {
+            _ if base.is_root() => self.as_bytes(),
+            Some((b'/', rest)) => rest,
+            _ if self == base => b"",
+            _ => self.as_bytes(),
         }
     }
 
@@ -310,30 +331,33 @@ impl Content {
 
     /// Whether `file`, which [`Content::open`] gave and which was read to its end since, still is
     /// what the digest was made of.
-    pub fn still(&self, _file: &File) -> io::Result<Still> {
-        Ok(Still::Unknown)
+    pub fn still(&self, file: &File) -> io::Result<Still> {
+        match &self.origin {
+            ContentOrigin::Context(context, _) => context.still(self, file),
+            ContentOrigin::File(_) | ContentOrigin::Layer => Ok(Still::Unknown),
+        }
     }
 }
 
 impl Tree {
     /// Adds an entry, or replaces the one that was there.
-    pub fn insert(&mut self, path: TreePath, entry: Entry) {
-        self.entries.insert(path, entry);
+    pub fn insert(&mut self, path: TreePath, entry: impl Into<Arc<Entry>>) {
+        self.entries.insert(path, entry.into());
     }
 
     /// The entry at `path`.
     pub fn get(&self, path: &TreePath) -> Option<&Entry> {
-        self.entries.get(path)
+        self.entries.get(path).map(Arc::as_ref)
     }
 
     /// All entries, sorted by path.
     pub fn entries(&self) -> impl Iterator<Item = (&TreePath, &Entry)> {
-        self.entries.iter()
+        self.entries.iter().map(|(path, entry)| (path, entry.as_ref()))
     }
 
-    /// The entry at `path`, to change it.
+    /// The entry at `path`, to change it; other trees keep theirs.
     pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Entry> {
-        self.entries.get_mut(path)
+        self.entries.get_mut(path).map(Arc::make_mut)
     }
 
     /// Whether there is nothing in it.
@@ -371,7 +395,18 @@ impl Tree {
         base: &'a TreePath,
     ) -> impl Iterator<Item = (&'a TreePath, &'a Entry)> {
         let itself = self.entries.get_key_value(base);
-        itself.into_iter().chain(self.entries.range(base.range_below()))
+        let below = self.entries.range(base.range_below());
+        itself.into_iter().chain(below).map(|(path, entry)| (path, entry.as_ref()))
+    }
+
+    /// The entry at `path`, for another tree to share it.
+    pub fn share(&self, path: &TreePath) -> Option<Arc<Entry>> {
+        self.entries.get(path).cloned()
+    }
+
+    /// All entries, sorted by path, one after the other taken out.
+    pub fn into_entries(self) -> impl Iterator<Item = (TreePath, Arc<Entry>)> {
+        self.entries.into_iter()
     }
 
     /// The names directly in the folder `base`.
@@ -384,11 +419,62 @@ impl Tree {
 
     /// The bytes of all contents.
     pub fn size(&self) -> u64 {
-        let size = |entry: &Entry| match &entry.kind {
+        let size = |entry: &Arc<Entry>| match &entry.kind {
             Kind::File(content) => content.size,
             _ => 0,
         };
         self.entries.values().map(size).sum()
+    }
+
+    /// A digest over what lies in or is `base`, times aside: what is equal has equal digests,
+    /// wherever it lies.
+    ///
+    /// Times are in no key, as in `BuildKit`: a file that was only touched does not make a new
+    /// layer.
+    pub fn fingerprint(&self, base: &TreePath) -> Digest {
+        let mut framed = Framed::new("rbuild tree 2");
+        for (path, entry) in self.subtree(base) {
+            framed.add(path.bytes_after(base));
+            entry.add_to(&mut framed, base);
+        }
+        framed.finish()
+    }
+}
+
+impl FromIterator<(TreePath, Arc<Entry>)> for Tree {
+    fn from_iter<I: IntoIterator<Item = (TreePath, Arc<Entry>)>>(entries: I) -> Self {
+        Self { entries: entries.into_iter().collect() }
+    }
+}
+
+impl Deref for Xattrs {
+    type Target = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn deref(&self) -> &Self::Target {
+        static NONE: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for Xattrs {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl FromIterator<(Vec<u8>, Vec<u8>)> for Xattrs {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>>(pairs: I) -> Self {
+        let map: BTreeMap<_, _> = pairs.into_iter().collect();
+        Self((!map.is_empty()).then(|| Arc::new(map)))
+    }
+}
+
+impl<'a> IntoIterator for &'a Xattrs {
+    type Item = (&'a Vec<u8>, &'a Vec<u8>);
+    type IntoIter = btree_map::Iter<'a, Vec<u8>, Vec<u8>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
@@ -402,6 +488,38 @@ impl Entry {
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         matches!(self.kind, Kind::Folder)
+    }
+
+    /// Adds all that makes it what it is, its time aside; names of files are seen from `base`.
+    fn add_to(&self, framed: &mut Framed, base: &TreePath) {
+        let device = |tag: u8, Device { major, minor }: Device| {
+            let number = u64::from(major) << 32 | u64::from(minor);
+            (tag, number.to_le_bytes())
+        };
+        let Meta { mode, uid, gid, mtime: _, xattrs } = &self.meta;
+        let (tag, number) = match &self.kind {
+            Kind::Folder => (b'd', [0; 8]),
+            Kind::File(content) => (b'f', content.size.to_le_bytes()),
+            Kind::Symlink(_) => (b'l', [0; 8]),
+            Kind::Hardlink(_) => (b'h', [0; 8]),
+            Kind::CharDevice(number) => device(b'c', *number),
+            Kind::BlockDevice(number) => device(b'b', *number),
+            Kind::Fifo => (b'p', [0; 8]),
+        };
+        let count = xattrs.len() as u64;
+        let mode = u64::from(*mode);
+        let numbers = [mode, *uid, *gid, count].map(u64::to_le_bytes);
+        framed.add([&[tag][..], &number, numbers.as_flattened()].concat());
+        match &self.kind {
+            Kind::File(content) => framed.add(content.digest.as_bytes()),
+            Kind::Symlink(target) => framed.add(target),
+            Kind::Hardlink(first) => framed.add(first.bytes_after(base)),
+            _ => {}
+        }
+        for (name, value) in xattrs {
+            framed.add(name);
+            framed.add(value);
+        }
     }
 }
 

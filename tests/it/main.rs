@@ -16,6 +16,7 @@ mod golden;
 mod image;
 mod json;
 mod kill;
+mod never_stale;
 mod phases;
 mod push_pull;
 mod reproducible;

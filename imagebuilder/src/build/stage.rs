@@ -341,7 +341,7 @@ impl Stage {
                 if let Some(done) = recall(inputs, keys[0])? {
                     return self.reuse(inputs, done, emit);
                 }
-                let copied = self.copied(inputs, &job, &found)?;
+                let copied = self.copied(inputs, &job, found)?;
                 self.write(inputs, &copied, &keys, emit)
             }
             Some(base) => {
@@ -384,7 +384,7 @@ impl Stage {
             inputs.store.remember(keys[0], &done)?;
             return self.reuse(inputs, done, emit);
         }
-        let mut copied = self.copied(inputs, job, &found)?;
+        let mut copied = self.copied(inputs, job, found)?;
         let scratch = inputs.store.scratch()?;
         rootfs.fetch(inputs.store, &mut copied.tree, &copied.origins, scratch.path())?;
         self.write(inputs, &copied, &keys, emit)
@@ -394,7 +394,7 @@ impl Stage {
         &mut self,
         inputs: &Inputs<'_>,
         job: &Job,
-        found: &[sources::Found],
+        found: Vec<sources::Found>,
     ) -> Result<Copied, BuildErrorKind> {
         self.read_rootfs(inputs)?;
         let rootfs = self.rootfs();
@@ -402,8 +402,8 @@ impl Stage {
             Some(text) => Some(owner::resolve(text, rootfs, inputs.store)?),
             None => None,
         };
-        let sources: Vec<copy::Source<'_>> = found.iter().map(sources::Found::as_source).collect();
-        Ok(copy::copy(&sources, &job.destination, rootfs, rules(inputs, owner, job.mode))?)
+        let sources = found.into_iter().map(sources::Found::into_source).collect();
+        Ok(copy::copy(sources, &job.destination, rootfs, rules(inputs, owner, job.mode))?)
     }
 
     /// What the key of every step that makes a layer begins with.

@@ -48,8 +48,8 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         source.failure(Failure::of(Kind::Input, err.kind).hint_if(hint), err.place)
     })?;
     let ignore = read_ignore(&args.context, &source)?;
-    let context = Context::open_folder(&args.context, ignore).map_err(context_failure)?;
     let store = store(global)?;
+    let context = Context::open_known(&args.context, ignore, &store).map_err(context_failure)?;
     let view = Images::of_file(&source.path);
     let bases = bases(args, global, &plan, &source, &store, &view)?;
     let inputs = build::Inputs {
