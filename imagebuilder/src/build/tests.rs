@@ -23,6 +23,29 @@ struct Bench {
     epoch: Option<i64>,
     now: i64,
     cache: Cache,
+    remote: Option<Remote>,
+}
+
+/// Layers that lie elsewhere.
+#[derive(Default)]
+struct Remote {
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What was opened.
+    opened: std::sync::Mutex<Vec<Digest>>,
+}
+
+impl RemoteLayers for Remote {
+    fn has(&self, layer: &Layer) -> bool {
+        self.blobs.contains_key(&layer.digest)
+    }
+
+    fn open<'a>(
+        &'a self,
+        layer: &Layer,
+    ) -> Result<Box<dyn std::io::Read + Send + 'a>, RemoteError> {
+        self.opened.lock().unwrap().push(layer.digest);
+        Ok(Box::new(self.blobs[&layer.digest].as_slice()))
+    }
 }
 
 impl Bench {
@@ -37,6 +60,7 @@ impl Bench {
             epoch: Some(0),
             now: 1000,
             cache: Cache::Use,
+            remote: None,
         };
         fs::create_dir(bench.context()).unwrap();
         for (path, content) in files {
@@ -75,6 +99,7 @@ impl Bench {
             plan: &plan,
             context: &context,
             store: &self.store,
+            remote: self.remote.as_ref().map(|it| it as &dyn RemoteLayers),
             bases: &self.bases,
             build_args: &self.args,
             platform: &platform,
