@@ -269,12 +269,12 @@ impl Members<'_> {
         each: Each<'_, E>,
     ) -> Result<(), E> {
         let stored = data.size - data.read;
-        let mut content = Read::take(&mut *self.stream, stored);
+        let mut content = Content { stream: &mut *self.stream, left: stored };
         let result = match data.sparse.take() {
             Some(sparse) => each(member, &mut sparse.reader(&mut content)),
             None => each(member, &mut content),
         };
-        let read = stored - content.limit();
+        let read = stored - content.left;
         self.left = self.left.saturating_sub(read);
         data.read += read;
         result?;
@@ -333,6 +333,24 @@ impl Members<'_> {
             return Err(too_large());
         }
         Ok(())
+    }
+}
+
+/// A member's data; that the archive ends in it is an error, so that nobody takes a part for all.
+struct Content<'a> {
+    stream: &'a mut dyn Read,
+    left: u64,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.stream.read(&mut buffer[..most])?;
+        if count == 0 && 0 < most {
+            return Err(ended());
+        }
+        self.left -= count as u64;
+        Ok(count)
     }
 }
 

@@ -9,20 +9,21 @@ const SPARSE: (usize, usize) = (386, 4);
 /// The number of places in a block that follows such a header.
 const MORE_SPARSE: usize = 21;
 
+/// What the checksum counts for its own field: eight spaces.
+const SPACES: i64 = 8 * 32;
+
 /// A header whose sum is right.
 pub(super) struct Header([u8; BLOCK]);
 
 impl Header {
     pub(super) fn parse(block: [u8; BLOCK]) -> io::Result<Self> {
         let header = Self(block);
-        let stored = number(header.field(148, 8))?;
-        let sum = |value: &dyn Fn(u8) -> i64| -> i64 {
-            let bytes = header.0.iter().enumerate();
-            bytes.map(|(at, it)| if (148..156).contains(&at) { 32 } else { value(*it) }).sum()
-        };
+        let stored = number(header.field(148, 8)).unwrap_or(-1);
+        let bytes = || block.iter().enumerate().filter(|(at, _)| !(148..156).contains(at));
+        let unsigned: i64 = bytes().map(|(_, it)| i64::from(*it)).sum();
         // Some old writers took bytes for signed.
-        let is_right =
-            stored == sum(&|it| i64::from(it)) || stored == sum(&|it| i64::from(it.cast_signed()));
+        let signed = || -> i64 { bytes().map(|(_, it)| i64::from(it.cast_signed())).sum() };
+        let is_right = stored == SPACES + unsigned || stored == SPACES + signed();
         match is_right {
             true => Ok(header),
             false => Err(invalid("a header has a wrong checksum")),
