@@ -22,7 +22,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::stage::Stage;
 pub use self::{owner::OwnerError, sources::SourceError};
-pub use crate::layer::LayerError;
 use crate::{
     catalog::{self, CatalogError},
     config::{ConfigError, Platform},
@@ -37,6 +36,11 @@ use crate::{
     steps::{Base, Plan, StagePlan},
     store::{Store, StoreError},
     tree::{PathError, TreePath},
+    unpack::Layers,
+};
+pub use crate::{
+    layer::LayerError,
+    unpack::{RemoteError, RemoteLayers},
 };
 
 /// The most bytes that the values of one stage may have: an image's config is not larger.
@@ -50,6 +54,8 @@ pub struct Inputs<'a> {
     pub context: &'a Context,
     /// Where everything lies.
     pub store: &'a Store,
+    /// Where layers of bases are that are not in the store.
+    pub remote: Option<&'a dyn RemoteLayers>,
     /// The manifests of the images that the plan needs, which are in the store.
     pub bases: &'a BTreeMap<Base, Digest>,
     /// The values that were given for arguments.
@@ -66,6 +72,13 @@ pub struct Inputs<'a> {
     pub epoch: Option<i64>,
     /// The time now, in seconds since 1970.
     pub now: i64,
+}
+
+impl<'a> Inputs<'a> {
+    /// Where layers are found.
+    fn found(&self) -> Layers<'a> {
+        Layers { store: self.store, remote: self.remote }
+    }
 }
 
 /// Whether what was done before is used.
@@ -217,6 +230,7 @@ fn build_stage(
             (progress.emit)(Event::Warning { line: step.instruction.place.line, text });
         }
     }
+    stage.forget_rootfs();
     Ok(stage)
 }
 

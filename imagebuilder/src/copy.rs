@@ -383,7 +383,7 @@ mod tests {
             diff_id: Digest::of(b""),
         };
         let mut rootfs = Rootfs::default();
-        rootfs.push(&tree(lines), &layer);
+        rootfs.push(&tree(lines), &layer).unwrap();
         rootfs
     }
 

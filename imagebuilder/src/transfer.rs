@@ -13,8 +13,9 @@ use crate::{
     event::{Direction, Event},
     image::{self, Image, ImageError, Layer},
     layout,
-    reference::Reference,
+    reference::{Reference, Repository},
     registry::{self, Client, RegistryError},
+    sources_of_layers,
     store::{Origin, Store, StoreError, StoredImage},
 };
 
@@ -31,6 +32,15 @@ pub enum Network {
     Online,
     /// Use what is in the store, and nothing else.
     Offline,
+}
+
+/// What is needed of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// All of it.
+    Layers,
+    /// Its manifest and config; where its layers are is enough.
+    Names,
 }
 
 /// Why an image could not be carried.
@@ -83,6 +93,18 @@ pub async fn pull(
     now: u64,
     emit: Emit<'_>,
 ) -> Result<StoredImage, TransferError> {
+    pull_as(client, store, reference, platform, Need::Layers, now, emit).await
+}
+
+async fn pull_as(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    platform: &Platform,
+    need: Need,
+    now: u64,
+    emit: Emit<'_>,
+) -> Result<StoredImage, TransferError> {
     let reference = reference.clone().with_default_tag();
     let digest = match reference.digest() {
         Some(digest) => digest,
@@ -91,9 +113,9 @@ pub async fn pull(
             .await?
             .ok_or_else(|| TransferError::NotFound(reference.clone()))?,
     };
-    let image = match stored(store, digest, platform)? {
+    let image = match stored(store, digest, platform, need)? {
         Some(image) => image,
-        None => pull_digest(client, store, &reference, digest, platform, now, emit).await?,
+        None => pull_digest(client, store, &reference, digest, platform, need, now, emit).await?,
     };
     if reference.tag().is_some() {
         catalog::tag(store, &reference, image.digest, Origin::Registry)?;
@@ -102,7 +124,7 @@ pub async fn pull(
 }
 
 /// The image that `FROM` names: one that was made here wins; else the registry is asked what the
-/// tag points to now.
+/// tag points to now. Its layers stay where they are: who needs one asks for it.
 pub async fn base(
     client: &Client,
     store: &Store,
@@ -114,10 +136,10 @@ pub async fn base(
 ) -> Result<StoredImage, TransferError> {
     let reference = reference.clone().with_default_tag();
     let local = match reference.digest() {
-        Some(digest) => stored(store, digest, platform)?,
+        Some(digest) => stored(store, digest, platform, Need::Names)?,
         None => match store.name(&reference.canonical())? {
             Some(name) if name.origin == Origin::Local || network == Network::Offline => {
-                stored(store, name.digest, platform)?
+                stored(store, name.digest, platform, Need::Names)?
             }
             _ => None,
         },
@@ -125,7 +147,9 @@ pub async fn base(
     match (local, network) {
         (Some(image), _) => Ok(image),
         (None, Network::Offline) => Err(TransferError::Offline(reference)),
-        (None, Network::Online) => pull(client, store, &reference, platform, now, emit).await,
+        (None, Network::Online) => {
+            pull_as(client, store, &reference, platform, Need::Names, now, emit).await
+        }
     }
 }
 
@@ -135,6 +159,7 @@ fn stored(
     store: &Store,
     digest: Digest,
     platform: &Platform,
+    need: Need,
 ) -> Result<Option<StoredImage>, TransferError> {
     let digest = match store.recall::<String>(index_key(digest, platform))? {
         Some(text) => text.parse().unwrap_or(digest),
@@ -142,7 +167,22 @@ fn stored(
     };
     let Some(found) = store.image(digest)? else { return Ok(None) };
     let image = catalog::load(store, digest)?;
-    Ok(catalog::is_whole(store, &image)?.then_some(found))
+    let is_enough = match need {
+        Need::Layers => catalog::is_whole(store, &image)?,
+        Need::Names => can_be_had(store, &image)?,
+    };
+    Ok(is_enough.then_some(found))
+}
+
+/// Whether each layer is in the store, or it is known where it is.
+fn can_be_had(store: &Store, image: &Image) -> Result<bool, StoreError> {
+    for layer in &image.layers {
+        let is_here = store.has(layer.digest, layer.size)?;
+        if !is_here && sources_of_layers::recall(store, layer.digest)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Which image of an index is for a platform never changes: the index is named by its digest.
@@ -150,12 +190,14 @@ fn index_key(digest: Digest, platform: &Platform) -> Digest {
     Framed::new("rbuild index 1").with(digest.as_bytes()).with(platform.to_string()).finish()
 }
 
+#[expect(clippy::too_many_arguments, reason = "all of them are of one pull")]
 async fn pull_digest(
     client: &Client,
     store: &Store,
     reference: &Reference,
     digest: Digest,
     platform: &Platform,
+    need: Need,
     now: u64,
     emit: Emit<'_>,
 ) -> Result<StoredImage, TransferError> {
@@ -171,7 +213,7 @@ async fn pull_digest(
         };
         let chosen = entry.manifest.digest;
         store.remember(index_key(digest, platform), &chosen.to_string())?;
-        if let Some(image) = stored(store, chosen, platform)? {
+        if let Some(image) = stored(store, chosen, platform, need)? {
             return Ok(image);
         }
         manifest = client.manifest(&reference.pinned(chosen)).await?;
@@ -180,6 +222,12 @@ async fn pull_digest(
         return Err(broken(ImageError::MediaType(manifest.media_type)));
     }
     let image = pull_config(client, reference, manifest).await?;
+    for layer in &image.layers {
+        sources_of_layers::remember(store, layer.digest, reference.repository())?;
+    }
+    if need == Need::Names {
+        return Ok(catalog::add(store, &image, now)?);
+    }
     let name = reference.to_string();
     let blobs = image.layers.len() + 1;
     emit(Event::TransferStarted { direction: Direction::Pull, name: &name, blobs });
@@ -220,11 +268,21 @@ async fn pull_layer(
         emit(Event::BlobExists { digest });
         return Ok(());
     }
+    pull_blob(client, store, reference.repository(), Blob { digest, size }, emit).await
+}
+
+async fn pull_blob(
+    client: &Client,
+    store: &Store,
+    repository: &Repository,
+    blob: Blob,
+    emit: Emit<'_>,
+) -> Result<(), TransferError> {
+    let Blob { digest, size } = blob;
     let open = || store.writer().map_err(std::io::Error::other);
     let progress = |done| emit(Event::BlobProgress { digest, done, total: size });
-    let blob = Blob { digest, size };
-    let writer = client.pull_blob(reference.repository(), blob, open, &progress).await?;
-    writer.finish_as(Blob { digest, size })?;
+    let writer = client.pull_blob(repository, blob, open, &progress).await?;
+    writer.finish_as(blob)?;
     emit(Event::BlobDone { digest, size });
     Ok(())
 }
@@ -264,6 +322,27 @@ pub async fn push(
     Ok(())
 }
 
+/// Pulls a layer that is not in the store from where it is known to be.
+async fn bring(
+    client: &Client,
+    store: &Store,
+    blob: Blob,
+    emit: Emit<'_>,
+) -> Result<(), TransferError> {
+    let Blob { digest, size } = blob;
+    let mut last = StoreError::Missing(digest).into();
+    if store.has(digest, size)? {
+        return Ok(());
+    }
+    for repository in sources_of_layers::recall(store, digest)? {
+        match pull_blob(client, store, &repository, blob, emit).await {
+            Ok(()) => return Ok(()),
+            Err(err) => last = err,
+        }
+    }
+    Err(last)
+}
+
 async fn push_blob(
     client: &Client,
     store: &Store,
@@ -277,9 +356,7 @@ async fn push_blob(
         return Ok(());
     }
     // Said before anything is sent: that a layer is missing here is not the registry's fault.
-    if !store.has(digest, size)? {
-        return Err(StoreError::Missing(digest).into());
-    }
+    bring(client, store, blob, emit).await?;
     let open = || -> std::io::Result<Box<dyn std::io::Read + Send>> {
         match store.open_blob(digest) {
             Ok(blob) => Ok(Box::new(blob)),

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     catalog::{self, CatalogError},
     config::{Config, History, KeepCommand},
+    contents::Contents,
     context::Context,
     copy::{self, Copied, Destination, Owner, Rules},
     digest::{Digest, Framed},
@@ -23,10 +24,15 @@ use crate::{
     event::Event,
     image::{Image, Layer},
     layer,
-    rootfs::Rootfs,
+    rootfs::{Rootfs, RootfsError},
     steps::{self, Base, Step},
+    store::ObjectKind,
     tree::{PathError, TreePath},
 };
+
+/// The most entries of what lies in the layers that are kept from one step to the next: more of them
+/// are read again, which takes less memory, and few milliseconds.
+const MOST_KEPT: usize = 20_000;
 
 /// The state of a stage: what its next instruction starts from.
 #[derive(Clone, Debug)]
@@ -284,15 +290,15 @@ impl Stage {
         let user = self.config.user();
         let key = self.key(inputs, "rbuild workdir 1").with(path.as_bytes()).with(&user).finish();
         if let Some(done) = recall(inputs, key)? {
-            return self.reuse(inputs, done, emit);
+            return self.reuse(done, emit);
         }
         self.read_rootfs(inputs)?;
         let owner = match user.as_str() {
             "" => None,
-            user => Some(owner::resolve(user, self.rootfs(), inputs.store)?),
+            user => Some(owner::resolve(user, self.rootfs(), inputs.found())?),
         };
         let tree = copy::make_folder(&path, self.rootfs(), rules(inputs, owner, None))?;
-        self.write(inputs, &Copied { tree, ..Copied::default() }, &[key], emit)
+        self.write(inputs, Copied { tree, ..Copied::default() }, &[key], emit)
     }
 
     fn copy(
@@ -339,10 +345,10 @@ impl Stage {
                 }
                 let keys = [key.finish()];
                 if let Some(done) = recall(inputs, keys[0])? {
-                    return self.reuse(inputs, done, emit);
+                    return self.reuse(done, emit);
                 }
                 let copied = self.copied(inputs, &job, found)?;
-                self.write(inputs, &copied, &keys, emit)
+                self.write(inputs, copied, &keys, emit)
             }
             Some(base) => {
                 let layers = match base {
@@ -370,9 +376,9 @@ impl Stage {
             .fold(key.clone().with("layers").with(stack(layers)), Framed::with)
             .finish();
         if let Some(done) = recall(inputs, by_layers)? {
-            return self.reuse(inputs, done, emit);
+            return self.reuse(done, emit);
         }
-        let rootfs = Rootfs::read(inputs.store, layers)?;
+        let rootfs = Rootfs::read_from(inputs.found(), layers)?;
         let found = sources::in_rootfs(&rootfs, &job.sources)?;
         self.note_empty(&job.sources, &found);
         let mut by_content = key;
@@ -382,12 +388,12 @@ impl Stage {
         let keys = [by_layers, by_content.finish()];
         if let Some(done) = recall(inputs, keys[1])? {
             inputs.store.remember(keys[0], &done)?;
-            return self.reuse(inputs, done, emit);
+            return self.reuse(done, emit);
         }
         let mut copied = self.copied(inputs, job, found)?;
         let scratch = inputs.store.scratch()?;
-        rootfs.fetch(inputs.store, &mut copied.tree, &copied.origins, scratch.path())?;
-        self.write(inputs, &copied, &keys, emit)
+        rootfs.fetch(inputs.found(), &mut copied.tree, &copied.origins, scratch.path())?;
+        self.write(inputs, copied, &keys, emit)
     }
 
     fn copied(
@@ -399,7 +405,7 @@ impl Stage {
         self.read_rootfs(inputs)?;
         let rootfs = self.rootfs();
         let owner = match &job.chown {
-            Some(text) => Some(owner::resolve(text, rootfs, inputs.store)?),
+            Some(text) => Some(owner::resolve(text, rootfs, inputs.found())?),
             None => None,
         };
         let sources = found.into_iter().map(sources::Found::into_source).collect();
@@ -414,9 +420,14 @@ impl Stage {
 
     fn read_rootfs(&mut self, inputs: &Inputs<'_>) -> Result<(), BuildErrorKind> {
         if self.rootfs.is_none() {
-            self.rootfs = Some(Rootfs::read(inputs.store, &self.layers)?);
+            self.rootfs = Some(Rootfs::read_from(inputs.found(), &self.layers)?);
         }
         Ok(())
+    }
+
+    /// What was read is read again, from tables, if a later step needs it.
+    pub(super) fn forget_rootfs(&mut self) {
+        self.rootfs = None;
     }
 
     fn rootfs(&self) -> &Rootfs {
@@ -425,18 +436,11 @@ impl Stage {
     }
 
     /// Uses a layer that was made before.
-    fn reuse(
-        &mut self,
-        inputs: &Inputs<'_>,
-        done: Done,
-        emit: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), BuildErrorKind> {
+    fn reuse(&mut self, done: Done, emit: &mut dyn FnMut(Event<'_>)) -> Result<(), BuildErrorKind> {
         emit(Event::StepCached);
         if let Some(layer) = done.layer.and_then(DoneLayer::read) {
             // What was read of the layers below says nothing of this one.
-            if let Some(rootfs) = &mut self.rootfs {
-                rootfs.add(inputs.store, &layer)?;
-            }
+            self.forget_rootfs();
             self.layers.push(layer);
         }
         Ok(())
@@ -446,12 +450,16 @@ impl Stage {
     fn write(
         &mut self,
         inputs: &Inputs<'_>,
-        copied: &Copied,
+        copied: Copied,
         keys: &[Digest],
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), BuildErrorKind> {
         if copied.tree.is_empty() {
             return remember(inputs, keys, None);
+        }
+        // Two large trees at a time are enough.
+        if self.rootfs.as_ref().is_some_and(|it| MOST_KEPT < it.tree().len() + copied.tree.len()) {
+            self.forget_rootfs();
         }
         let (total, mut done) = (copied.tree.size(), 0);
         let mut progress = |count| {
@@ -466,11 +474,15 @@ impl Stage {
             progress: &mut progress,
         };
         let written = layer::write(&copied.tree, &mut job)?;
-        remember(inputs, keys, Some(&written))?;
+        let contents = Contents::of_tree(&copied.tree);
+        let contents = contents.map_err(|err| RootfsError::contents(&written, err))?;
         let (entries, size, digest) = (copied.tree.len(), written.size, written.digest);
+        drop(copied);
+        inputs.store.add_object(ObjectKind::Contents, written.diff_id, contents.as_bytes())?;
+        remember(inputs, keys, Some(&written))?;
         emit(Event::LayerWritten { entries, content: total, size, digest });
         if let Some(rootfs) = &mut self.rootfs {
-            rootfs.push(&copied.tree, &written);
+            rootfs.lay(&contents, &written)?;
         }
         self.layers.push(written);
         self.made += 1;

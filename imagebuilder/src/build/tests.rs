@@ -23,6 +23,29 @@ struct Bench {
     epoch: Option<i64>,
     now: i64,
     cache: Cache,
+    remote: Option<Remote>,
+}
+
+/// Layers that lie elsewhere.
+#[derive(Default)]
+struct Remote {
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What was opened.
+    opened: std::sync::Mutex<Vec<Digest>>,
+}
+
+impl RemoteLayers for Remote {
+    fn has(&self, layer: &Layer) -> bool {
+        self.blobs.contains_key(&layer.digest)
+    }
+
+    fn open<'a>(
+        &'a self,
+        layer: &Layer,
+    ) -> Result<Box<dyn std::io::Read + Send + 'a>, RemoteError> {
+        self.opened.lock().unwrap().push(layer.digest);
+        Ok(Box::new(self.blobs[&layer.digest].as_slice()))
+    }
 }
 
 impl Bench {
@@ -37,6 +60,7 @@ impl Bench {
             epoch: Some(0),
             now: 1000,
             cache: Cache::Use,
+            remote: None,
         };
         fs::create_dir(bench.context()).unwrap();
         for (path, content) in files {
@@ -75,6 +99,7 @@ impl Bench {
             plan: &plan,
             context: &context,
             store: &self.store,
+            remote: self.remote.as_ref().map(|it| it as &dyn RemoteLayers),
             bases: &self.bases,
             build_args: &self.args,
             platform: &platform,
@@ -591,4 +616,106 @@ fn a_base_image_is_built_upon() {
     assert!(config["config"].get("Cmd").is_none(), "the base's arguments were for another program");
     assert_eq!(built.image.layers[..base.image.layers.len()], base.image.layers);
     assert_eq!(config["history"].as_array().unwrap().len(), 4 + 3);
+}
+
+/// A base of three layers that lies elsewhere: only its manifest and config are here.
+fn base_elsewhere(bench: &mut Bench) -> Vec<Layer> {
+    let base = Bench::new(&[("etc/passwd", "joe:x:101:102::/:/bin/sh\n"), ("tool", "T")]);
+    fs::create_dir_all(base.context().join("srv/srv/data")).unwrap();
+    std::os::unix::fs::symlink("srv", base.context().join("srv/link")).unwrap();
+    set_modes(&base.context());
+    let dockerfile = "FROM scratch\nCOPY etc /etc\nCOPY srv /\nCOPY tool /\n";
+    let image = base.build(dockerfile).unwrap().image;
+    let mut remote = Remote::default();
+    for Layer { digest, .. } in &image.layers {
+        let blob = base.store.read_blob(*digest, 1 << 20).unwrap();
+        remote.blobs.insert(*digest, blob);
+    }
+    catalog::add(&bench.store, &image, 0).unwrap();
+    let reference = "base".parse::<crate::reference::Reference>().unwrap().with_default_tag();
+    bench.bases.insert(Base::Image(reference), image.digest());
+    bench.remote = Some(remote);
+    image.layers
+}
+
+impl Bench {
+    /// What was asked for elsewhere since the last time.
+    fn opened(&self) -> Vec<Digest> {
+        std::mem::take(&mut self.remote.as_ref().unwrap().opened.lock().unwrap())
+    }
+}
+
+#[test]
+fn no_layer_of_a_base_is_read_for_nothing() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let layers = base_elsewhere(&mut bench);
+    let digests: Vec<Digest> = layers.iter().map(|it| it.digest).collect();
+    let built = bench.build("FROM base\nENV A=1\nLABEL l=1\nUSER joe\nCMD [\"x\"]\n").unwrap();
+    assert_eq!((bench.opened(), &built.image.layers), (vec![], &layers));
+
+    // What lies in the base has to be known, once.
+    let built = bench.build("FROM base\nCOPY a /app/\n").unwrap();
+    assert_eq!(bench.opened(), digests);
+    assert_eq!(built.image.layers[..3], layers);
+    bench.build("FROM base\nWORKDIR /w\nCOPY --chown=joe a /link/data/\n").unwrap();
+    bench.cache = Cache::Ignore;
+    bench.build("FROM base\nCOPY a /app/\nUSER joe\nWORKDIR /w\n").unwrap();
+    assert_eq!(bench.opened(), []);
+    bench.cache = Cache::Use;
+
+    // Files that are taken out of it are read from the layer that has them.
+    let built = bench.build("FROM scratch\nCOPY --from=base /tool /\n").unwrap();
+    assert_eq!(bench.opened(), [digests[2]]);
+    assert_eq!(built.image.layers.len(), 1);
+    bench.build("FROM scratch\nCOPY --from=base /tool /\nENV X=1\n").unwrap();
+    assert_eq!(bench.opened(), []);
+    assert!(!bench.store.has(digests[0], layers[0].size).unwrap(), "nothing is kept of it");
+}
+
+#[test]
+fn a_base_that_lies_elsewhere_is_seen_as_it_is() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    base_elsewhere(&mut bench);
+    let built = bench.build("FROM base\nCOPY --chown=joe a /link/data/\n").unwrap();
+    let tables = Layers { store: &bench.store, remote: None };
+    let rootfs = Rootfs::read_from(tables, &built.image.layers).unwrap();
+    assert!(list(&rootfs).contains("srv/data/a 644 101:102\n"), "{}", list(&rootfs));
+}
+
+#[test]
+fn a_layer_that_can_be_had_nowhere_is_said() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let layers = base_elsewhere(&mut bench);
+    bench.remote = None;
+    bench.build("FROM base\nENV A=1\n").unwrap();
+    let error = bench.build("FROM base\nCOPY a /\n").unwrap_err();
+    assert_eq!(error.to_string(), format!("blob {} is not in the store", layers[0].digest));
+}
+
+/// What was made before and is gone is made again, unless it can be had.
+#[test]
+fn what_was_done_is_used_if_its_layer_can_be_had() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let dockerfile = "FROM scratch\nCOPY a /\n";
+    let layer = bench.build(dockerfile).unwrap().image.layers.remove(0);
+    let bytes = bench.store.read_blob(layer.digest, 1 << 20).unwrap();
+    let mut remote = Remote::default();
+    remote.blobs.insert(layer.digest, bytes);
+    bench.remote = Some(remote);
+    bench.store.remove_blob(layer.digest).unwrap();
+    assert!(bench.build(dockerfile).unwrap().cached);
+    bench.remote = None;
+    assert!(!bench.build(dockerfile).unwrap().cached);
+}
+
+/// A layer that was made here is not read again to know what lies in it.
+#[test]
+fn layers_of_ones_own_are_not_read() {
+    let bench = Bench::new(&[("d/a", "a"), ("b", "b")]);
+    let layers = bench.build("FROM scratch\nCOPY d /d\n").unwrap().image.layers;
+    let path = bench.store.root().join("blobs/sha256").join(layers[0].digest.hex());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    bench.build("FROM scratch\nCOPY d /d\nCOPY b /d/\nWORKDIR /d/e\n").unwrap();
 }

@@ -10,13 +10,16 @@ use rbuild_imagebuilder::{
     event::Event,
     layer, layout,
     reference::Reference,
+    registry::Client,
     steps::{self, Base, Plan},
     store::{Origin, Store},
     transfer::{self, Network},
 };
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 use self::{
+    base_layers::BaseLayers,
     failures::{build_failure, context_failure},
     files::{Source, read_dockerfile, read_ignore},
 };
@@ -28,6 +31,7 @@ use crate::{
     host, registries,
 };
 
+mod base_layers;
 mod failures;
 mod files;
 
@@ -51,11 +55,15 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let store = store(global)?;
     let context = Context::open_known(&args.context, ignore, &store).map_err(context_failure)?;
     let view = Images::of_file(&source.path);
-    let bases = bases(args, global, &plan, &source, &store, &view)?;
+    let network = Registries::new(global, &plan)?;
+    let bases = bases(args, network.as_ref(), &plan, &source, &store, &view)?;
+    let base_layers = network.as_ref().map(|it| BaseLayers::new(it, &store, &view));
+    let base_layers = base_layers.as_ref().filter(|_| !args.offline);
     let inputs = build::Inputs {
         plan: &plan,
         context: &context,
         store: &store,
+        remote: base_layers.map(|it| it as &dyn build::RemoteLayers),
         bases: &bases,
         build_args: &build_args,
         platform: &platform,
@@ -116,29 +124,41 @@ fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(args)
 }
 
-/// Brings the images that the plan needs into the store.
+/// What asks registries, if the plan needs any image.
+struct Registries {
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Registries {
+    fn new(global: &Global, plan: &Plan) -> Result<Option<Self>, Failure> {
+        if plan.bases().is_empty() {
+            return Ok(None);
+        }
+        let (client, runtime) = (registries::client(global)?, registries::runtime()?);
+        Ok(Some(Self { client, runtime }))
+    }
+}
+
+/// Brings the images that the plan needs into the store; of those of registries, what tells of
+/// their layers.
 fn bases(
     args: &ImageBuild,
-    global: &Global,
+    registries: Option<&Registries>,
     plan: &Plan,
     source: &Source,
     store: &Store,
     view: &Images,
 ) -> Result<BTreeMap<Base, Digest>, Failure> {
-    let needed = plan.bases();
-    if needed.is_empty() {
-        return Ok(BTreeMap::new());
-    }
+    let Some(Registries { client, runtime }) = registries else { return Ok(BTreeMap::new()) };
     let network = if args.offline { Network::Offline } else { Network::Online };
     let (platform, now) = (host::platform(), host::now().as_secs());
-    let client = registries::client(global)?;
-    let runtime = registries::runtime()?;
     let emit = |event: Event<'_>| view.show(&event);
     let mut found = BTreeMap::new();
-    for (base, place) in needed {
+    for (base, place) in plan.bases() {
         let image = match &base {
             Base::Image(name) => runtime
-                .block_on(transfer::base(&client, store, name, &platform, network, now, &emit))
+                .block_on(transfer::base(client, store, name, &platform, network, now, &emit))
                 .map_err(transfer_failure),
             Base::Layout { folder, name } => {
                 let folder = args.context.join(Path::new(folder));

@@ -96,7 +96,7 @@ pub(super) fn transfer_failure(err: TransferError) -> Failure {
     }
 }
 
-fn registry_failure(err: RegistryError) -> Failure {
+pub(super) fn registry_failure(err: RegistryError) -> Failure {
     let (kind, hint) = match &err {
         RegistryError::NotFound { .. } => {
             (Kind::Input, "look at the name; on ECR the repository has to be created first")

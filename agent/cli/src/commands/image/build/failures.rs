@@ -7,10 +7,13 @@ use rbuild_imagebuilder::{
     context::ContextError,
     copy::CopyError,
     digest::VerifyError,
+    registry::RegistryError,
     rootfs::RootfsError,
 };
 
-use super::super::{catalog_failure, damaged_failure, io_hint, store_failure};
+use super::super::{
+    catalog_failure, damaged_failure, io_hint, store_failure, transfer::registry_failure,
+};
 use crate::failure::{Failure, Kind, cause_of};
 
 const NOT_YET: &str = "rbuild refuses what it cannot do yet, rather than leave it out";
@@ -42,6 +45,13 @@ fn rootfs_failure(err: RootfsError) -> Failure {
             let hint = io_hint(source);
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
+        // A layer of a base is read while it comes from its registry.
+        RootfsError::Tar { source, .. } if cause_of::<RegistryError>(&source).is_some() => {
+            registry_cause(source)
+        }
+        RootfsError::Remote { .. } | RootfsError::Contents { .. } => {
+            Failure::of(Kind::Outside, err)
+        }
         RootfsError::Tar { ref source, .. } if cause_of::<VerifyError>(source).is_some() => {
             damaged_failure(err)
         }
@@ -50,6 +60,14 @@ fn rootfs_failure(err: RootfsError) -> Failure {
         }
         RootfsError::Unsupported { .. } => Failure::of(Kind::Input, err).hint(NOT_YET),
         err => Failure::of(Kind::Input, err),
+    }
+}
+
+/// The registry's own words, if the error is one of it alone.
+fn registry_cause(err: io::Error) -> Failure {
+    match err.downcast::<RegistryError>() {
+        Ok(err) => registry_failure(err),
+        Err(err) => Failure::of(Kind::Outside, err),
     }
 }
 
