@@ -443,6 +443,7 @@ impl Store {
 
     /// Removes a blob that nothing needs. Call [`Store::lock_exclusive`] first.
     pub fn remove_blob(&self, digest: Digest) -> Result<(), StoreError> {
+        remove(&self.object_path(ObjectKind::Composed, digest))?;
         remove(&self.blob(digest))
     }
 

@@ -44,13 +44,7 @@ enum Uploading {
 impl<'j, 'a> Assembly<'j, 'a> {
     pub(super) fn new(job: &'j mut Job<'a>) -> Result<Self, LayerError> {
         let format = job.options.format();
-        let known = match job.store.recall::<String>(last(job.like, &format))? {
-            Some(hex) => match Digest::from_hex(&hex) {
-                Some(blob) => checkpoints::load(job.store, &format, blob)?,
-                None => Vec::new(),
-            },
-            None => Vec::new(),
-        };
+        let known = known(job, &format)?;
         let head = head(job.options.compression);
         let mut streams = Streams::default();
         streams.blob.update(head);
@@ -72,9 +66,8 @@ impl<'j, 'a> Assembly<'j, 'a> {
         for mark in known {
             let Some(segment) = planner.next()? else { break };
             let size = mark.blob_length.checked_sub(start).and_then(|it| u32::try_from(it).ok());
-            let is_here = mark.key == segment.key
-                && self.job.store.has_object(ObjectKind::Segment, segment.key);
-            let (Some(size), Some(streams), true) = (size, mark.streams(), is_here) else {
+            let is_same = mark.key == segment.key;
+            let (Some(size), Some(streams), true) = (size, mark.streams(), is_same) else {
                 return Ok(Some(segment));
             };
             start = mark.blob_length;
@@ -163,6 +156,18 @@ impl<'j, 'a> Assembly<'j, 'a> {
         }
         let media_type = compression.compression().media_type().to_owned();
         Ok(Layer { media_type, digest: blob.digest, size: blob.size, diff_id })
+    }
+}
+
+/// The marks of the layer that this one is most like, if all of it is in the store.
+fn known(job: &Job<'_>, format: &str) -> Result<Vec<Mark>, LayerError> {
+    let hex = job.store.recall::<String>(last(job.like, format))?;
+    match hex.and_then(|it| Digest::from_hex(&it)) {
+        // One that is gone may have been damaged: each of its segments is looked at then.
+        Some(blob) if job.store.size(blob)?.is_some() => {
+            Ok(checkpoints::load(job.store, format, blob)?)
+        }
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The bytes of a segment's object that are not of the blob: the length of its part of the tar
-/// stream, and its CRC-32.
+/// stream, and the CRC-32 of those that follow.
 pub(super) const SKIP: u32 = 8;
 /// The bytes of the tar stream that are in memory, for each thread, and at least and at most.
 const ROOM: u64 = 3 << 20;
@@ -172,9 +172,8 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
         let mut tar = Vec::with_capacity(usize::try_from(segment.length).unwrap_or_default());
         let contents = segment.read(&mut tar)?;
         let (key, crc) = (segment.key, crc32fast::hash(&tar));
-        let head = head(tar.len(), crc);
         if let Ok(Some(object)) = self.store.object(ObjectKind::Segment, key)
-            && object.starts_with(&head)
+            && is_object(&object, tar.len())
         {
             return Ok(Made { key, tar, crc, contents, object, origin: Origin::Store });
         }
@@ -185,7 +184,7 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
             }
         };
         let compressed = compressor.compress(&tar).map_err(LayerError::Compress)?;
-        let object = [&head, compressed].concat();
+        let object = [&head(tar.len(), compressed), compressed].concat();
         Ok(Made { key, tar, crc, contents, object, origin: Origin::New })
     }
 
@@ -220,8 +219,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn head(length: usize, crc: u32) -> [u8; SKIP as usize] {
+/// Whether an object is what was made of so many bytes of the tar stream.
+fn is_object(object: &[u8], length: usize) -> bool {
+    match object.split_first_chunk::<{ SKIP as usize }>() {
+        Some((found, compressed)) => *found == head(length, compressed),
+        None => false,
+    }
+}
+
+fn head(length: usize, compressed: &[u8]) -> [u8; SKIP as usize] {
     let length = u32::try_from(length).unwrap_or(u32::MAX);
+    let crc = crc32fast::hash(compressed);
     let mut head = [0; SKIP as usize];
     head[..4].copy_from_slice(&length.to_le_bytes());
     head[4..].copy_from_slice(&crc.to_le_bytes());

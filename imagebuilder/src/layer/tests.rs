@@ -137,6 +137,10 @@ fn a_layer_is_the_same_on_every_machine() {
         text += &format!("{name} {} {} {}\n", layer.size, layer.digest, layer.diff_id);
     }
     expect_test::expect![[r#"
+        gzip 4304875 sha256:db4d5603441ac9c464f854b80df2b17b31dcd4317ce958ab32d15bc75246cb25 sha256:13d3e0ae860514b5e5039959cc5fd75b0c439bd3cb8e98f8e2588fdb1cf6d424
+        gzip:9 4304524 sha256:42519d9645a5835183f2b20e797198c6dc7a82aeb746696f5eb17146f53b62a0 sha256:13d3e0ae860514b5e5039959cc5fd75b0c439bd3cb8e98f8e2588fdb1cf6d424
+        zstd 4286835 sha256:8936b2deb8474f0f8c2679fa0bef813794ddbfd7bbce2b7ba24ec87314c53bae sha256:13d3e0ae860514b5e5039959cc5fd75b0c439bd3cb8e98f8e2588fdb1cf6d424
+        none 6901760 sha256:13d3e0ae860514b5e5039959cc5fd75b0c439bd3cb8e98f8e2588fdb1cf6d424 sha256:13d3e0ae860514b5e5039959cc5fd75b0c439bd3cb8e98f8e2588fdb1cf6d424
     "#]]
     .assert_eq(&text);
 }
