@@ -538,13 +538,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         let path = self.stat_cache_path(key);
         fs::create_dir_all(self.inner.root.join("stat")).map_err(failed("write", &path))?;
-        let (file, mut temporary) = self.temporary()?;
+        let (file, temporary) = self.temporaries().file()?;
         let mut out = BufWriter::with_capacity(BUFFER, file);
         let written = write(&mut out).and_then(|()| out.flush());
-        written.map_err(failed("write", &temporary.path))?;
-        fs::rename(&temporary.path, &path).map_err(failed("write", &path))?;
-        temporary.kept = true;
-        Ok(())
+        written.map_err(failed("write", &path))?;
+        temporary.rename(&path)
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {

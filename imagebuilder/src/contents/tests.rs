@@ -54,7 +54,7 @@ fn rich(folder: &std::path::Path) -> Tree {
     ] {
         let xattrs =
             if uid == 0 { std::collections::BTreeMap::new() } else { Clone::clone(&xattrs) };
-        let meta = Meta { mode, uid, gid: uid / 2, mtime, xattrs };
+        let meta = Meta { mode, uid, gid: uid / 2, mtime, xattrs: xattrs.into_iter().collect() };
         tree.insert(path(name), Entry { kind, meta });
     }
     let deep = path(&"deep/".repeat(200));

@@ -1,13 +1,10 @@
 //! The numbers, paths and bytes of a table.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
 use crate::{
     digest::Digest,
-    tree::{Meta, TreePath},
+    tree::{Meta, TreePath, Xattrs},
 };
 
 /// The longest bytes of one value: a header of a member is not longer.
@@ -114,7 +111,7 @@ impl<R: Read> Source<R> {
         let (uid, gid, mtime) = (self.number()?, self.number()?, self.number()?);
         let mtime = (mtime >> 1).cast_signed() ^ -(mtime & 1).cast_signed();
         let count = self.number()?;
-        let mut xattrs = BTreeMap::new();
+        let mut xattrs = Xattrs::default();
         for _ in 0..count {
             let name = self.bytes()?;
             xattrs.insert(name, self.bytes()?);

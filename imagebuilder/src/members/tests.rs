@@ -79,7 +79,7 @@ fn read(stream: &[u8], limit: u64) -> Result<String, MembersError> {
         let Member { path, kind, meta, size, number } = member;
         let Meta { mode, uid, gid, mtime, xattrs } = meta;
         write!(text, "{number} {path} {kind:?} {mode:o} {uid}:{gid} {mtime} {size}").unwrap();
-        for (name, value) in xattrs {
+        for (name, value) in &xattrs {
             let text_of = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
             write!(text, " {}={:?}", text_of(&name), text_of(&value)).unwrap();
         }

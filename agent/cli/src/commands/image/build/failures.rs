@@ -112,10 +112,6 @@ pub(super) fn context_failure(err: ContextError) -> Failure {
 fn layer_failure(err: build::LayerError) -> Failure {
     match err {
         build::LayerError::Store(err) => store_failure(err),
-        build::LayerError::Write(ref source) => {
-            let hint = io_hint(source);
-            Failure::of(Kind::Outside, err).hint_if(hint)
-        }
         err => {
             let hint = matches!(err, build::LayerError::Changed { .. })
                 .then_some("build again when nothing writes to the context");
