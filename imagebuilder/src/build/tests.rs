@@ -734,9 +734,18 @@ fn what_was_done_is_used_if_its_layer_can_be_had() {
 fn layers_of_ones_own_are_not_read() {
     let bench = Bench::new(&[("d/a", "a"), ("b", "b")]);
     let layers = bench.build("FROM scratch\nCOPY d /d\n").unwrap().image.layers;
-    let path = bench.store.root().join("blobs/sha256").join(layers[0].digest.hex());
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[20] ^= 1;
+    // Its segment is damaged where it lies: in a pack.
+    let blob = bench.store.read_blob(layers[0].digest, 1 << 20).unwrap();
+    let mut packs = fs::read_dir(bench.store.root().join("packs")).unwrap();
+    let pack = packs.find_map(|it| {
+        let path = it.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(10).position(|it| it == &blob[15..25])?;
+        Some((path, bytes, at))
+    });
+    let (path, mut bytes, at) = pack.expect("a pack with the segment");
+    bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
+    assert!(bench.store.read_blob(layers[0].digest, 1 << 20).is_err());
     bench.build("FROM scratch\nCOPY d /d\nCOPY b /d/\nWORKDIR /d/e\n").unwrap();
 }
