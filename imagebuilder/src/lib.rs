@@ -24,6 +24,7 @@ pub mod dockerfile;
 pub mod event;
 pub mod image;
 pub mod layer;
+pub mod layer_sources;
 pub mod layout;
 pub mod patterns;
 pub mod reference;
