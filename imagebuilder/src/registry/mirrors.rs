@@ -423,10 +423,10 @@ insecure = true
         assert_eq!(
             warnings,
             [
-                "`unqualified-search-registries` is ignored: names without a registry are of \
-                 docker.io",
                 "`later` is not known and ignored",
                 "`registry.mirror.speed` is not known and ignored",
+                "`unqualified-search-registries` is ignored: names without a registry are of \
+                 docker.io",
             ]
         );
     }
