@@ -283,9 +283,11 @@ impl Auth {
             (None, Some(Challenge::Bearer { realm, service })) => {
                 Some(self.token(http, &mut session, scope, &realm, service.as_deref()).await?)
             }
-            (None, Some(Challenge::Basic)) => {
-                self.credential(&mut session, scope.registry()).await?.as_ref().and_then(Pass::basic)
-            }
+            (None, Some(Challenge::Basic)) => self
+                .credential(&mut session, scope.registry())
+                .await?
+                .as_ref()
+                .and_then(Pass::basic),
             (pass, _) => pass,
         };
         Ok(Entry { auth: self, http, scope, pass, renewed: false })

@@ -156,7 +156,9 @@ pub enum RegistryError {
     #[error("`{0}` is blocked by the configuration of registries")]
     Blocked(String),
     /// The configuration leads to where no repository can be.
-    #[error("the configuration of registries leads from `{from}` to `{to}`, which is no repository")]
+    #[error(
+        "the configuration of registries leads from `{from}` to `{to}`, which is no repository"
+    )]
     Misled {
         /// The repository that was asked for.
         from: String,
@@ -269,7 +271,7 @@ impl RegistryError {
         match self {
             Self::Server { answer } => {
                 matches!(answer.status, 408 | 499 | 500 | 502 | 503 | 504 | 522)
-            },
+            }
             Self::TooManyRequests { .. }
             | Self::UploadLost { .. }
             | Self::Cut { .. }
@@ -284,6 +286,12 @@ impl RegistryError {
         let (Self::Refused { answer } | Self::Denied { answer, .. }) = self else { return false };
         let said = answer.message.to_lowercase();
         said.contains("immutable") || said.contains("imagetagalreadyexists")
+    }
+
+    /// Whether the registry has no such repository, and does not make it by itself.
+    pub fn is_unknown_repository(&self) -> bool {
+        let Self::NotFound { answer, .. } = self else { return false };
+        ["NAME_UNKNOWN", "RepositoryNotFound"].iter().any(|it| answer.message.contains(it))
     }
 
     pub(super) fn is_sink(&self) -> bool {

@@ -92,8 +92,8 @@ impl Http {
     /// for all others.
     pub(super) fn scheme(&self, registry: &str) -> &'static str {
         let marked = |it: &String| it == registry || it == reference::host(registry);
-        let is_marked = self.options.insecure.iter().any(marked)
-            || self.options.mirrors.is_insecure(registry);
+        let is_marked =
+            self.options.insecure.iter().any(marked) || self.options.mirrors.is_insecure(registry);
         let is_near = || reference::is_loopback(registry);
         if is_marked || is_near() && trust::folder(&self.options, registry).is_none() {
             return "http";
@@ -332,8 +332,7 @@ impl Response {
         let status = self.status().as_u16();
         let limit = if status == 429 { self.limit() } else { None };
         let date = self.header(DATE.as_str());
-        let retry_after =
-            self.header(RETRY_AFTER.as_str()).and_then(|it| retry::after(it, date));
+        let retry_after = self.header(RETRY_AFTER.as_str()).and_then(|it| retry::after(it, date));
         let said = error::message(&self.start_of_body().await);
         let message = limit.map_or(said.clone(), |it| format!("{said} ({it})"));
         Answer { status, message, retry_after, call: self.call.clone() }

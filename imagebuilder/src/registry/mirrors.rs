@@ -112,7 +112,8 @@ impl Mirrors {
             None => {
                 // What holds for a longer or shorter prefix in the file holds here too.
                 let like = self.rule_of_name(&prefix).cloned().unwrap_or_default();
-                let location = like.place(&like.location, &prefix).unwrap_or_else(|| prefix.clone());
+                let location =
+                    like.place(&like.location, &prefix).unwrap_or_else(|| prefix.clone());
                 let mirrors = [mirror].into_iter().chain(like.rebased(&prefix)).collect();
                 self.rules.push(Rule { prefix, location, mirrors, ..like });
             }
@@ -380,9 +381,7 @@ insecure = true
             Ok::<_, RegistryError>(places)
         };
         match asked() {
-            Ok(places) => {
-                places.iter().map(Repository::canonical).collect::<Vec<_>>().join(" ")
-            }
+            Ok(places) => places.iter().map(Repository::canonical).collect::<Vec<_>>().join(" "),
             Err(error) => error.to_string(),
         }
     }
@@ -456,7 +455,10 @@ insecure = true
     #[test]
     fn what_is_no_configuration_is_refused() {
         for (text, want) in [
-            ("[[registry]]\ninsecure = 1\nlocation = \"a.com\"", "`insecure` must be true or false"),
+            (
+                "[[registry]]\ninsecure = 1\nlocation = \"a.com\"",
+                "`insecure` must be true or false",
+            ),
             ("[[registry]]", "a `[[registry]]` has neither `prefix` nor `location`"),
             ("registry = 3", "`registry` must be a list of tables"),
             (

@@ -1,6 +1,6 @@
 //! Brings images from registries into the store.
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, stream};
 
 use super::{AT_ONCE, Emit, Network, TransferError};
 use crate::{

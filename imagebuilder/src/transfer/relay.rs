@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Read, Write},
+    mem,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
@@ -47,34 +48,34 @@ pub(super) async fn carry(
 }
 
 /// Starts a download whose bytes are read as they come.
-fn read(
-    client: Client,
-    source: Repository,
-    blob: Blob,
-    runtime: &Handle,
-) -> Box<dyn Read + Send> {
+fn read(client: Client, source: Repository, blob: Blob, runtime: &Handle) -> Box<dyn Read + Send> {
     let (sender, pieces) = sync_channel(WAITING);
     let handle = runtime.clone();
     // On a thread of its own: it waits where the other connection does not keep up.
     runtime.spawn_blocking(move || {
-        let mut writer = Some(Sender(sender.clone()));
+        let mut writer = Some(Sender { pieces: sender.clone(), held: Vec::new() });
         // What was read cannot be taken back: a download that begins anew is another reading.
         let open = || writer.take().ok_or_else(|| io::Error::other("it has to begin anew"));
         let pulled = handle.block_on(client.pull_blob(&source, blob, open, &|_| ()));
-        if let Err(error) = pulled {
-            // A reader that has gone away has an error of its own.
-            let _ = sender.send(Err(io::Error::other(error)));
-        }
+        // A reader that has gone away has an error of its own.
+        let _ = sender.send(pulled.map(|it| it.held).map_err(io::Error::other));
     });
     Box::new(Pieces { pieces, piece: Vec::new(), read: 0 })
 }
 
-struct Sender(SyncSender<io::Result<Vec<u8>>>);
+/// Holds the last piece back: it goes when all is known to be right.
+struct Sender {
+    pieces: SyncSender<io::Result<Vec<u8>>>,
+    held: Vec<u8>,
+}
 
 impl Write for Sender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.0.send(Ok(bytes.to_vec())).map_err(gone)?;
+        let before = mem::replace(&mut self.held, bytes.to_vec());
+        if !before.is_empty() {
+            self.pieces.send(Ok(before)).map_err(gone)?;
+        }
         Ok(bytes.len())
     }
 

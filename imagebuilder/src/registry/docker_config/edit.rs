@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn a_file_is_made_of_nothing_and_what_is_no_object_is_refused() {
         let made = log_in("", "a.com", Keep::Here(&credential())).unwrap();
-        assert_eq!(made, "{\n\t\"auths\": {\n\t\t\"a.com\": {\n\t\t\t\"auth\": \"dTpw\"\n\t\t}\n\t}\n}\n");
+        assert_eq!(
+            made,
+            "{\n\t\"auths\": {\n\t\t\"a.com\": {\n\t\t\t\"auth\": \"dTpw\"\n\t\t}\n\t}\n}\n"
+        );
         assert_eq!(log_out("", "a.com"), Ok(None));
         assert_eq!(log_out("[]", "a.com"), Err(EditError::NoObject));
         assert_eq!(log_out(r#"{"auths":3}"#, "a.com"), Err(EditError::NoAuths));

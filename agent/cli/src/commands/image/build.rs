@@ -19,6 +19,7 @@ use serde_json::json;
 use self::{
     failures::{build_failure, context_failure},
     files::{Source, read_dockerfile, read_ignore},
+    push::{Push, Pushed},
 };
 use super::{layout_failure, name, store, store_failure, transfer::transfer_failure};
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
 
 mod failures;
 mod files;
+mod push;
 
 pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>, _>>()?;
@@ -51,6 +53,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let context = Context::open_folder(&args.context, ignore).map_err(context_failure)?;
     let store = store(global)?;
     let view = Images::of_file(&source.path);
+    let push = args.push.then(|| Push::begin(args, global, &names)).transpose()?;
     let bases = bases(args, global, &plan, &source, &store, &view)?;
     let inputs = build::Inputs {
         plan: &plan,
@@ -60,7 +63,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         build_args: &build_args,
         platform: &platform,
         layers: layer::Options::default(),
-        uploads: None,
+        uploads: push.as_ref().map(Push::uploads),
         cache: if args.no_cache { Cache::Ignore } else { Cache::Use },
         epoch,
         now: i64::try_from(host::now().as_secs()).unwrap_or(i64::MAX),
@@ -72,10 +75,19 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         catalog::tag(&store, name, digest, Origin::Local).map_err(store_failure)?;
         console::say(&format!("named {name}"));
     }
-    report(args, &names, &built)
+    let pushed = match push {
+        Some(push) => push.finish(&store, digest, &names, &view)?,
+        None => Vec::new(),
+    };
+    report(args, &names, &built, &pushed)
 }
 
-fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), Failure> {
+fn report(
+    args: &ImageBuild,
+    names: &[Reference],
+    built: &Built,
+    pushed: &[Pushed],
+) -> Result<(), Failure> {
     let digest = built.image.digest().to_string();
     if let Some(file) = &args.iidfile {
         fs::write(file, &digest).map_err(|err| {
@@ -83,17 +95,23 @@ fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), F
             Failure::new(Kind::Outside, message).because(err)
         })?;
     }
+    if !args.json && args.push {
+        return pushed.iter().try_for_each(|it| console::print_line(&it.name));
+    }
     if !args.json {
         return console::print_line(&digest);
     }
     let layer = |it: &rbuild_imagebuilder::image::Layer| json!({ "digest": it.digest.to_string(), "size": it.size, "mediaType": it.media_type });
-    let report = json!({
+    let mut report = json!({
         "digest": digest,
         "id": built.image.config_digest().to_string(),
         "names": names.iter().map(Reference::to_string).collect::<Vec<_>>(),
         "cached": built.cached,
         "layers": built.image.layers.iter().map(layer).collect::<Vec<_>>(),
     });
+    if args.push {
+        report["pushed"] = pushed.iter().map(|it| it.report.clone()).collect();
+    }
     console::print_line(&report.to_string())
 }
 
