@@ -26,7 +26,7 @@ mod pull;
 mod push;
 mod retry;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 mod streamed;
 #[cfg(test)]
 mod tests;

@@ -102,3 +102,6 @@ pub enum TransferError {
     #[error("image `{0}` is not in the store, and registries are not asked")]
     Offline(Reference),
 }
+
+#[cfg(test)]
+mod tests;
