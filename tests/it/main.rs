@@ -17,6 +17,7 @@ mod image;
 mod json;
 mod kill;
 mod phases;
+mod places;
 mod push_pull;
 mod reproducible;
 mod run;

@@ -178,6 +178,7 @@ Examples:
   rbuild image build -t shop:1 .
   rbuild image build -f docker/Dockerfile --build-arg VERSION=1.2 --target app -t app .
   SOURCE_DATE_EPOCH=0 rbuild image build .    the same digest on every machine")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is given or not")]
 pub(crate) struct ImageBuild {
     /// The Dockerfile [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]

@@ -32,7 +32,7 @@ pub enum Placed {
 enum Mount {
     Done,
     /// It opened an upload in place of it.
-    Begun(Response),
+    Opened(Box<Response>),
     Declined,
 }
 
@@ -74,8 +74,8 @@ impl Client {
             match self.mount(&mut entry, repository, blob.digest, source).await? {
                 Mount::Done => return Ok(Placed::Mounted),
                 Mount::Declined => {}
-                Mount::Begun(begun) => {
-                    let sent = self.fill(&mut entry, &scope, &begun, blob, open, progress).await;
+                Mount::Opened(opened) => {
+                    let sent = self.fill(&mut entry, &scope, &opened, blob, open, progress).await;
                     match sent {
                         Ok(Some(())) => return Ok(Placed::Uploaded),
                         // The plain way below has tries of its own.
@@ -105,9 +105,9 @@ impl Client {
 
     async fn try_check_push(&self, scope: &Scope, begin: &Request) -> Result<(), RegistryError> {
         let mut entry = self.0.auth.enter(&self.0.http, scope).await?;
-        let begun = self.send(&mut entry, begin).await?;
-        let begun = success(begun, &entry, scope, || repository_of(scope)).await?;
-        let url = location(&begun)?;
+        let opened = self.send(&mut entry, begin).await?;
+        let opened = success(opened, &entry, scope, || repository_of(scope)).await?;
+        let url = location(&opened)?;
         self.cancel(&entry, &begin.url, &url).await;
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Client {
         Ok(match sent {
             Ok(response) => match response.status().as_u16() {
                 201 => Mount::Done,
-                202 => Mount::Begun(response),
+                202 => Mount::Opened(Box::new(response)),
                 _ => Mount::Declined,
             },
             // No token for both repositories, or no connection: the upload will tell which.
@@ -158,28 +158,28 @@ impl Client {
     ) -> Result<(), RegistryError> {
         let mut entry = self.0.auth.enter(&self.0.http, scope).await?;
         loop {
-            let begun = self.send(&mut entry, begin).await?;
-            let begun = success(begun, &entry, scope, || repository_of(scope)).await?;
-            let filled = self.fill(&mut entry, scope, &begun, blob, open, progress).await?;
+            let opened = self.send(&mut entry, begin).await?;
+            let opened = success(opened, &entry, scope, || repository_of(scope)).await?;
+            let filled = self.fill(&mut entry, scope, &opened, blob, open, progress).await?;
             if filled.is_some() {
                 return Ok(());
             }
         }
     }
 
-    /// Puts the blob into an upload that has begun; nothing if the upload has to begin anew, since
+    /// Puts the blob into an upload that was opened; nothing if the upload has to begin anew, since
     /// the pass was renewed.
     async fn fill(
         &self,
         entry: &mut Entry<'_>,
         scope: &Scope,
-        begun: &Response,
+        opened: &Response,
         blob: Blob,
         open: Open<'_>,
         progress: Progress<'_>,
     ) -> Result<Option<()>, RegistryError> {
-        let url = complete(location(begun)?, blob.digest);
-        let same = url.origin() == begun.url().origin();
+        let url = complete(location(opened)?, blob.digest);
+        let same = url.origin() == opened.url().origin();
         let authorization = entry.authorization().filter(|_| same);
         let mut response =
             upload::put(&self.0.http, &url, authorization, blob, open, progress).await?;
@@ -201,13 +201,13 @@ pub(super) fn repository_of(scope: &Scope) -> String {
     format!("repository `{}`", scope.repository)
 }
 
-/// Where an upload that has begun goes.
-pub(super) fn location(begun: &Response) -> Result<Url, RegistryError> {
-    let Some(location) = begun.header(LOCATION.as_str()) else {
+/// Where an upload that was opened goes.
+pub(super) fn location(opened: &Response) -> Result<Url, RegistryError> {
+    let Some(location) = opened.header(LOCATION.as_str()) else {
         let what = "the answer does not say where to upload to".into();
-        return Err(RegistryError::Garbage { what, call: begun.call.clone() });
+        return Err(RegistryError::Garbage { what, call: opened.call.clone() });
     };
-    http::resolve(begun.url(), location, &begun.call)
+    http::resolve(opened.url(), location, &opened.call)
 }
 
 /// The location of an upload with the digest that completes it.

@@ -79,9 +79,9 @@ impl Client {
         let scope = Scope::new(repository, Action::Push);
         let begin = self.begin_upload(repository)?;
         let mut entry = self.0.auth.enter(&self.0.http, &scope).await?;
-        let begun = self.send(&mut entry, &begin).await?;
-        let begun = success(begun, &entry, &scope, || repository_of(&scope)).await?;
-        let mut upload = location(&begun)?;
+        let opened = self.send(&mut entry, &begin).await?;
+        let opened = success(opened, &entry, &scope, || repository_of(&scope)).await?;
+        let mut upload = location(&opened)?;
         let done = self.stream(&mut entry, &scope, &begin.url, &mut upload, coming).await;
         if !matches!(done, Ok(Some(_))) {
             self.cancel(&entry, &begin.url, &upload).await;

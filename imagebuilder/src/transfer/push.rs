@@ -138,7 +138,7 @@ impl Push<'_> {
         }
         let sources = layer_sources::recall(self.store, digest)?;
         let placed = if self.store.has(digest, size)? {
-            self.from_store(blob, &sources).await?
+            self.stored(blob, &sources).await?
         } else {
             let mounts = self.mounts(&sources);
             let progress = |done| (self.emit)(Event::BlobProgress { digest, done, total: size });
@@ -154,11 +154,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    async fn from_store(
-        &self,
-        blob: Blob,
-        sources: &[Repository],
-    ) -> Result<Placed, TransferError> {
+    async fn stored(&self, blob: Blob, sources: &[Repository]) -> Result<Placed, TransferError> {
         let Blob { digest, size } = blob;
         let open = || -> io::Result<Box<dyn io::Read + Send>> {
             match self.store.open_blob(digest) {

@@ -49,7 +49,7 @@ pub(super) async fn carry(
 
 /// Starts a download whose bytes are read as they come.
 fn read(client: Client, source: Repository, blob: Blob, runtime: &Handle) -> Box<dyn Read + Send> {
-    let (sender, pieces) = sync_channel(WAITING);
+    let (sender, coming) = sync_channel(WAITING);
     let handle = runtime.clone();
     // On a thread of its own: it waits where the other connection does not keep up.
     runtime.spawn_blocking(move || {
@@ -60,7 +60,7 @@ fn read(client: Client, source: Repository, blob: Blob, runtime: &Handle) -> Box
         // A reader that has gone away has an error of its own.
         let _ = sender.send(pulled.map(|it| it.held).map_err(io::Error::other));
     });
-    Box::new(Pieces { pieces, piece: Vec::new(), read: 0 })
+    Box::new(Pieces { coming, current: Vec::new(), read: 0 })
 }
 
 /// Holds the last piece back: it goes when all is known to be right.
@@ -85,19 +85,19 @@ impl Write for Sender {
 }
 
 struct Pieces {
-    pieces: Receiver<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
+    coming: Receiver<io::Result<Vec<u8>>>,
+    current: Vec<u8>,
     read: usize,
 }
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.piece.len() {
-            let Ok(piece) = self.pieces.recv() else { return Ok(0) };
-            (self.piece, self.read) = (piece?, 0);
+        while self.read == self.current.len() {
+            let Ok(piece) = self.coming.recv() else { return Ok(0) };
+            (self.current, self.read) = (piece?, 0);
         }
-        let count = buffer.len().min(self.piece.len() - self.read);
-        buffer[..count].copy_from_slice(&self.piece[self.read..self.read + count]);
+        let count = buffer.len().min(self.current.len() - self.read);
+        buffer[..count].copy_from_slice(&self.current[self.read..self.read + count]);
         self.read += count;
         Ok(count)
     }

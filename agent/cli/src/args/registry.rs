@@ -10,7 +10,7 @@ pub(crate) struct Registries {
     /// Pull what PREFIX names from LOCATION first; may be repeated
     ///
     /// It goes before the mirrors in registries.conf, which is looked for in
-    /// CONTAINERS_REGISTRIES_CONF, ~/.config/containers and /etc/containers.
+    /// `$CONTAINERS_REGISTRIES_CONF`, ~/.config/containers and /etc/containers.
     #[arg(
         long,
         global = true,
@@ -113,6 +113,7 @@ pub(crate) struct Push {
 
 /// How images are pushed.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is given or not")]
 pub(crate) struct Pushing {
     /// Do not fail on a tag that cannot be changed if it is this very image
     ///

@@ -2,6 +2,7 @@
 
 use aws_sdk_ecr::{
     error::BuildError,
+    operation::create_repository::CreateRepositoryError,
     types::{
         EncryptionConfiguration, EncryptionType, ImageScanningConfiguration, ImageTagMutability,
     },
@@ -67,16 +68,10 @@ impl Aws {
             .set_image_tag_mutability(like.immutable.then_some(ImageTagMutability::Immutable))
             .set_image_scanning_configuration(like.scanning())
             .set_encryption_configuration(encryption);
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(err)
-                if err
-                    .as_service_error()
-                    .is_some_and(|it| it.is_repository_already_exists_exception()) =>
-            {
-                Ok(())
-            }
-            Err(err) => Err(self.failed(CALL, err).await),
+        let Err(err) = request.send().await else { return Ok(()) };
+        match err.as_service_error() {
+            Some(CreateRepositoryError::RepositoryAlreadyExistsException(_)) => Ok(()),
+            _ => Err(self.failed(CALL, err).await),
         }
     }
 }

@@ -72,16 +72,16 @@ impl<'a> Push<'a> {
             console::say(&format!("        a layer is uploaded again: {failure}"));
         }
         let pusher = Pusher { client: &self.client, runtime: &self.runtime, args: self.args };
-        let mut pushed = Vec::new();
+        let mut done = Vec::new();
         for name in names {
             let report = Report::default();
             pusher.push(store, digest, name, &|event| report.follow(view, &event))?;
-            let first = pushed.is_empty();
+            let first = done.is_empty();
             let early = settled.uploaded.iter().filter(|_| first);
             early.for_each(|it| report.carried_before(*it));
             let report = report.json(name, digest);
-            pushed.push(Pushed { name: name.pinned(digest).to_string(), report });
+            done.push(Pushed { name: name.pinned(digest).to_string(), report });
         }
-        Ok(pushed)
+        Ok(done)
     }
 }
