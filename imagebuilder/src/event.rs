@@ -68,6 +68,13 @@ pub enum Event<'a> {
         /// The blob.
         digest: Digest,
     },
+    /// A registry took a blob from another of its repositories.
+    BlobMounted {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// Bytes of a blob were carried.
     BlobProgress {
         /// The blob.

@@ -4,7 +4,7 @@
 //! Read in this order: [`digest`] and [`mod@reference`] (names), [`store`] (where everything lies),
 //! [`dockerfile`] (text to a checked value), [`steps`] (which stages and bases a build needs, and
 //! what is refused), [`context`] and [`rootfs`] (the two places that `COPY` copies from; the
-//! latter reads layers by [`unpack`], [`members`] and [`contents`], and [`sources_of_layers`] tells
+//! latter reads layers by [`unpack`], [`members`] and [`contents`], and [`layer_sources`] tells
 //! where those are that are not here), [`tree`] (what a layer holds), [`copy`] (what `COPY` means), [`layer`] (a tree becomes a blob),
 //! [`config`] and [`image`] (what a registry calls an image), [`build`] (the loop that does it
 //! all), [`catalog`] (the images of a store), [`registry`], [`transfer`] (push and pull), [`layout`] (save and load), [`event`].
@@ -26,13 +26,13 @@ pub mod dockerfile;
 pub mod event;
 pub mod image;
 pub mod layer;
+pub mod layer_sources;
 pub mod layout;
 pub mod members;
 pub mod patterns;
 pub mod reference;
 pub mod registry;
 pub mod rootfs;
-pub mod sources_of_layers;
 pub mod steps;
 pub mod store;
 pub mod transfer;

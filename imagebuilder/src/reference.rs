@@ -168,6 +168,12 @@ impl Reference {
         Self { repository: self.repository.clone(), tag: None, digest: Some(digest) }
     }
 
+    /// The same tag and digest in another repository.
+    #[must_use]
+    pub fn in_repository(&self, repository: &Repository) -> Self {
+        Self { repository: repository.clone(), ..self.clone() }
+    }
+
     /// The full name, with the registry.
     pub fn canonical(&self) -> String {
         format!("{}{}", self.repository.canonical(), self.suffix())

@@ -18,6 +18,7 @@ mod json;
 mod kill;
 mod never_stale;
 mod phases;
+mod places;
 mod push_pull;
 mod reproducible;
 mod run;

@@ -159,6 +159,7 @@ fn built(context: &Path, store: &Path, epoch: bool) -> String {
     let store = Store::open(store).expect("store");
     let context = Context::open_known(context, Ignore::default(), &store).expect("context");
     let inputs = build::Inputs {
+        remote: None,
         plan: &plan(),
         context: &context,
         store: &store,

@@ -6,6 +6,7 @@ use clap_complete::Shell;
 
 pub(crate) mod check;
 pub(crate) mod deploy;
+pub(crate) mod registry;
 pub(crate) mod run;
 
 pub(crate) use run::{Log, Packaging, Run};
@@ -63,6 +64,9 @@ pub(crate) struct Global {
         help_heading = IMAGES
     )]
     pub(crate) insecure_registry: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) registries: registry::Registries,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -76,6 +80,10 @@ pub(crate) enum Command {
     /// Build, list, carry and remove container images
     #[command(subcommand)]
     Image(Image),
+    /// Log in to a registry, and keep the credential where docker has it
+    Login(registry::Login),
+    /// Forget the credential of a registry
+    Logout(registry::Logout),
     /// Render deployment files, and deploy to ECS
     #[command(subcommand)]
     Deploy(deploy::Deploy),
@@ -151,24 +159,9 @@ pub(crate) enum Image {
         input: Option<PathBuf>,
     },
     /// Push images to their registries
-    #[command(after_help = "Prints NAME@sha256:… for each.
-
-Credentials are those of docker (~/.docker/config.json); for ECR they come from AWS.
-Example: rbuild image push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1")]
-    Push {
-        /// Names of images in the store
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    Push(registry::Push),
     /// Pull images from their registries
-    #[command(after_help = "Prints NAME@sha256:… for each.
-
-Example: rbuild image pull public.ecr.aws/docker/library/busybox:latest")]
-    Pull {
-        /// Names of images in registries
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    Pull(registry::Pull),
 }
 
 /// The format in which images are written.
@@ -185,6 +178,7 @@ Examples:
   rbuild image build -t shop:1 .
   rbuild image build -f docker/Dockerfile --build-arg VERSION=1.2 --target app -t app .
   SOURCE_DATE_EPOCH=0 rbuild image build .    the same digest on every machine")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is given or not")]
 pub(crate) struct ImageBuild {
     /// The Dockerfile [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
@@ -217,6 +211,13 @@ pub(crate) struct ImageBuild {
     /// Print JSON in place of the digest
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Push the image under all its names, and print NAME@sha256:… for each
+    #[arg(long, requires = "tags")]
+    pub(crate) push: bool,
+
+    #[command(flatten)]
+    pub(crate) pushing: registry::Pushing,
 
     /// The folder that COPY and ADD copy from
     pub(crate) context: PathBuf,

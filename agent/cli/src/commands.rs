@@ -13,6 +13,8 @@ use crate::{
 mod check;
 mod deploy;
 mod image;
+mod login;
+mod logout;
 mod run;
 mod schema;
 
@@ -23,6 +25,8 @@ pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Image(args) => image::image(&args, &global),
+        Command::Login(args) => login::login(&args, &global),
+        Command::Logout(args) => logout::logout(&args),
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),

@@ -29,6 +29,7 @@ pub(crate) mod images;
 pub(crate) mod json;
 mod plain;
 mod progress;
+pub(crate) mod prompt;
 pub(crate) mod size;
 
 use builds::Mode;

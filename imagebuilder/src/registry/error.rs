@@ -37,6 +37,14 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
 }
 
+impl Answer {
+    /// Whether it is one of AWS's ways to say that it is asked too much, which need not be 429.
+    pub(super) fn is_throttled(&self) -> bool {
+        const SAID: [&str; 3] = ["ThrottlingException", "TOOMANYREQUESTS", "Rate exceeded"];
+        SAID.iter().any(|it| self.message.contains(it))
+    }
+}
+
 /// The innermost cause of a failed connection, in the words of the layer that saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -144,6 +152,19 @@ pub enum RegistryError {
         /// The request.
         call: Call,
     },
+    /// The user's configuration forbids it.
+    #[error("`{0}` is blocked by the configuration of registries")]
+    Blocked(String),
+    /// The configuration leads to where no repository can be.
+    #[error(
+        "the configuration of registries leads from `{from}` to `{to}`, which is no repository"
+    )]
+    Misled {
+        /// The repository that was asked for.
+        from: String,
+        /// Where it should be.
+        to: String,
+    },
     /// The name of an image that is asked for says nothing of which one.
     #[error("image name `{0}` has neither tag nor digest")]
     Unnamed(String),
@@ -248,7 +269,9 @@ impl RegistryError {
     /// Whether the same request may succeed a little later.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Server { answer } => matches!(answer.status, 408 | 500 | 502 | 503 | 504),
+            Self::Server { answer } => {
+                matches!(answer.status, 408 | 499 | 500 | 502 | 503 | 504 | 522)
+            }
             Self::TooManyRequests { .. }
             | Self::UploadLost { .. }
             | Self::Cut { .. }
@@ -256,6 +279,23 @@ impl RegistryError {
             | Self::Connect { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the registry keeps a tag as it is: told by ECR in words alone.
+    pub fn is_immutable_tag(&self) -> bool {
+        let (Self::Refused { answer } | Self::Denied { answer, .. }) = self else { return false };
+        let said = answer.message.to_lowercase();
+        said.contains("immutable") || said.contains("imagetagalreadyexists")
+    }
+
+    /// Whether the registry has no such repository, and does not make it by itself.
+    pub fn is_unknown_repository(&self) -> bool {
+        let Self::NotFound { answer, .. } = self else { return false };
+        ["NAME_UNKNOWN", "RepositoryNotFound"].iter().any(|it| answer.message.contains(it))
+    }
+
+    pub(super) fn is_sink(&self) -> bool {
+        matches!(self, Self::Sink { .. })
     }
 
     /// How long the registry asks to wait before the next try.
@@ -302,6 +342,10 @@ impl fmt::Display for Answer {
 }
 
 impl Cause {
+    pub(super) fn said(text: String) -> Self {
+        Self(text)
+    }
+
     /// The innermost cause says what happened; what lies around it says only where.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         let innermost = causes(error).last().map(ToString::to_string);

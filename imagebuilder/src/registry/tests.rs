@@ -18,6 +18,8 @@ use super::{
     *,
 };
 
+mod transfers;
+
 const MANIFEST: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -1,6 +1,6 @@
 //! The registry that others wrote: docker-registry, in three ways to say who may.
 
-use std::{process::Command, sync::OnceLock};
+use std::{path::Path, process::Command, sync::OnceLock};
 
 use crate::{
     namespace::Namespace,
@@ -46,7 +46,18 @@ impl Registry {
         SHARED.get_or_init(|| Self::start(Auth::None))
     }
 
-    fn start_as(mut command: Command, port: u16, auth: Auth<'_>) -> Self {
+    /// One that speaks TLS with this certificate and key, in PEM.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!(", tls: {{certificate: \"{certificate}\", key: \"{key}\"}}");
+        Self::start_with(mortal("docker-registry"), 0, Auth::None, &tls)
+    }
+
+    fn start_as(command: Command, port: u16, auth: Auth<'_>) -> Self {
+        Self::start_with(command, port, auth, "")
+    }
+
+    fn start_with(mut command: Command, port: u16, auth: Auth<'_>, tls: &str) -> Self {
         peers::need("docker-registry", "docker-registry");
         let dir = Scratch::new();
         let data = dir.join("data");
@@ -54,7 +65,7 @@ impl Registry {
             "version: 0.1\n\
              log: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n{}",
+             http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n{}",
             data.display(),
             auth_section(auth, &dir),
         );

@@ -21,6 +21,8 @@ use crate::{
 mod build;
 mod transfer;
 
+pub(super) use transfer::registry_failure;
+
 pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
     host::stop_on_signals("run it again: what was finished is kept, and nothing is half-written")?;
     match args {
@@ -31,8 +33,8 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
         Image::Tag { source, target } => tag(&store(global)?, source, target),
         Image::Save { output, images, .. } => save(&store(global)?, output, images),
         Image::Load { input } => load(&store(global)?, input.as_deref()),
-        Image::Push { images } => transfer::push(images, global),
-        Image::Pull { images } => transfer::pull(images, global),
+        Image::Push(args) => transfer::push(args, global),
+        Image::Pull(args) => transfer::pull(args, global),
     }
 }
 
@@ -180,9 +182,6 @@ pub(super) fn store_failure(err: StoreError) -> Failure {
         StoreError::Version { .. } => Failure::of(Kind::Input, err).hint(
             "name another folder with --store, or remove this one: it holds caches and images",
         ),
-        StoreError::Busy { .. } => {
-            Failure::of(Kind::Outside, err).hint("wait until it is done, and try again")
-        }
         StoreError::Io { ref source, .. } => {
             let hint = io_hint(source);
             Failure::of(Kind::Outside, err).hint_if(hint)

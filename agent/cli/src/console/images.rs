@@ -71,6 +71,10 @@ impl Images {
                 super::say(&format!("{} {name}", verb(*direction)));
             }
             Event::BlobExists { .. } => state.skipped += 1,
+            Event::BlobMounted { digest, size } => {
+                state.skipped += 1;
+                super::say(&format!("        {} {} mounted", short(digest), size::bytes(*size)));
+            }
             Event::BlobProgress { digest, done, total } => {
                 self.blob_progress(&mut state, *digest, *done, *total);
             }
@@ -159,10 +163,20 @@ fn carried(state: &State, direction: Direction, name: &str, digest: &Digest) -> 
     };
     let what = match (state.carried, state.skipped) {
         (0, _) => "nothing new".to_owned(),
-        (carried, 0) => size::bytes(carried),
-        (carried, skipped) => format!("{}, {skipped} blobs were there", size::bytes(carried)),
+        (carried, 0) => format!("{}{}", size::bytes(carried), rate(carried, time)),
+        (carried, skipped) => {
+            format!("{}{}, {skipped} blobs were there", size::bytes(carried), rate(carried, time))
+        }
     };
     format!("{done} {name} {} ({what}, {})", short(digest), size::time(time))
+}
+
+/// The bytes in a second; of what took no time there is none to tell.
+fn rate(carried: u64, time: Duration) -> String {
+    match u64::try_from(u128::from(carried) * 1000 / time.as_millis().max(1)) {
+        Ok(rate) if QUIET < time => format!(" at {}/s", size::bytes(rate)),
+        _ => String::new(),
+    }
 }
 
 fn verb(direction: Direction) -> &'static str {

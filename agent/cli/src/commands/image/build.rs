@@ -22,6 +22,7 @@ use self::{
     base_layers::BaseLayers,
     failures::{build_failure, context_failure},
     files::{Source, read_dockerfile, read_ignore},
+    push::{Push, Pushed},
 };
 use super::{layout_failure, name, store, store_failure, transfer::transfer_failure};
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
 mod base_layers;
 mod failures;
 mod files;
+mod push;
 
 pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>, _>>()?;
@@ -55,6 +57,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let store = store(global)?;
     let context = Context::open_known(&args.context, ignore, &store).map_err(context_failure)?;
     let view = Images::of_file(&source.path);
+    let push = args.push.then(|| Push::begin(args, global, &names)).transpose()?;
     let network = Registries::new(global, &plan)?;
     let bases = bases(args, network.as_ref(), &plan, &source, &store, &view)?;
     let base_layers = network.as_ref().map(|it| BaseLayers::new(it, &store, &view));
@@ -68,7 +71,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         build_args: &build_args,
         platform: &platform,
         layers: layer::Options::default(),
-        uploads: None,
+        uploads: push.as_ref().map(Push::uploads),
         cache: if args.no_cache { Cache::Ignore } else { Cache::Use },
         epoch,
         now: i64::try_from(host::now().as_secs()).unwrap_or(i64::MAX),
@@ -80,10 +83,19 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         catalog::tag(&store, name, digest, Origin::Local).map_err(store_failure)?;
         console::say(&format!("named {name}"));
     }
-    report(args, &names, &built)
+    let pushed = match push {
+        Some(push) => push.finish(&store, digest, &names, &view)?,
+        None => Vec::new(),
+    };
+    report(args, &names, &built, &pushed)
 }
 
-fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), Failure> {
+fn report(
+    args: &ImageBuild,
+    names: &[Reference],
+    built: &Built,
+    pushed: &[Pushed],
+) -> Result<(), Failure> {
     let digest = built.image.digest().to_string();
     if let Some(file) = &args.iidfile {
         fs::write(file, &digest).map_err(|err| {
@@ -91,17 +103,23 @@ fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), F
             Failure::new(Kind::Outside, message).because(err)
         })?;
     }
+    if !args.json && args.push {
+        return pushed.iter().try_for_each(|it| console::print_line(&it.name));
+    }
     if !args.json {
         return console::print_line(&digest);
     }
     let layer = |it: &rbuild_imagebuilder::image::Layer| json!({ "digest": it.digest.to_string(), "size": it.size, "mediaType": it.media_type });
-    let report = json!({
+    let mut report = json!({
         "digest": digest,
         "id": built.image.config_digest().to_string(),
         "names": names.iter().map(Reference::to_string).collect::<Vec<_>>(),
         "cached": built.cached,
         "layers": built.image.layers.iter().map(layer).collect::<Vec<_>>(),
     });
+    if args.push {
+        report["pushed"] = pushed.iter().map(|it| it.report.clone()).collect();
+    }
     console::print_line(&report.to_string())
 }
 

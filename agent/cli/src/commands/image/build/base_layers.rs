@@ -16,9 +16,9 @@ use rbuild_imagebuilder::{
     digest::Blob,
     event::Event,
     image::Layer,
+    layer_sources,
     reference::Repository,
     registry::{Client, RegistryError},
-    sources_of_layers,
     store::Store,
 };
 
@@ -43,12 +43,12 @@ impl<'a> BaseLayers<'a> {
 
 impl RemoteLayers for BaseLayers<'_> {
     fn has(&self, layer: &Layer) -> bool {
-        sources_of_layers::recall(self.store, layer.digest).is_ok_and(|it| !it.is_empty())
+        layer_sources::recall(self.store, layer.digest).is_ok_and(|it| !it.is_empty())
     }
 
     fn open<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>, RemoteError> {
         let Layer { digest, size, .. } = *layer;
-        let repositories = sources_of_layers::recall(self.store, digest)?;
+        let repositories = layer_sources::recall(self.store, digest)?;
         let (sender, pieces) = sync_channel(WAITING);
         let client = self.registries.client.clone();
         let blob = Blob { digest, size };
