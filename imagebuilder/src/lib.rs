@@ -6,7 +6,9 @@
 //! what is refused), [`context`] and [`rootfs`] (the two places that `COPY` copies from),
 //! [`tree`] (what a layer holds), [`copy`] (what `COPY` means), [`layer`] (a tree becomes a blob),
 //! [`config`] and [`image`] (what a registry calls an image), [`build`] (the loop that does it
-//! all), [`catalog`] (the images of a store), [`registry`], [`transfer`] (push and pull), [`layout`] (save and load), [`event`].
+//! all), [`catalog`] (the images of a store), [`registry`], [`transfer`] (push and
+//! pull), [`needs`] (all that an image is), [`layout`] and [`archive`] (save and load), [`carry`]
+//! (copies between all of these), [`event`].
 //!
 //! **Architecture invariant:** nothing here knows buildspecs, ECS, AWS or terminals; nothing
 //! prints, and nothing reads the environment or the clock: they are passed in.
@@ -14,7 +16,10 @@
 //! **Architecture invariant:** nothing is visible in the store under its digest before it is
 //! whole, and every read that leaves the store is verified.
 
+pub mod archive;
 pub mod build;
+pub mod carry;
+
 pub mod catalog;
 pub mod config;
 pub mod context;
@@ -25,6 +30,7 @@ pub mod event;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod needs;
 pub mod patterns;
 pub mod reference;
 pub mod registry;

@@ -17,6 +17,7 @@ pub mod docker_config;
 pub mod ecr;
 mod error;
 mod http;
+mod mount;
 mod retry;
 #[cfg(test)]
 mod scripted;

@@ -32,7 +32,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 pub use self::composed::{Composed, Part};
-use crate::digest::{Blob, Digest, Hashing, Verifying};
+use crate::{
+    digest::{Blob, Digest, Hashing, Verifying},
+    image::Descriptor,
+};
 
 mod composed;
 
@@ -191,6 +194,13 @@ struct NameRecord {
     name: String,
     digest: String,
     origin: Origin,
+}
+
+impl StoredImage {
+    /// The manifest, as others name it.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.size }
+    }
 }
 
 impl Store {

@@ -141,7 +141,8 @@ fn stored(
         None => digest,
     };
     let Some(found) = store.image(digest)? else { return Ok(None) };
-    let image = catalog::load(store, digest)?;
+    let Some(found) = catalog::choose(store, found, platform)? else { return Ok(None) };
+    let image = catalog::load(store, found.digest)?;
     Ok(catalog::is_whole(store, &image)?.then_some(found))
 }
 
