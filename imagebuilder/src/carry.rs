@@ -16,7 +16,7 @@ use std::{
     str::FromStr,
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, stream};
 use thiserror::Error;
 
 use self::{source::Source, target::Target};
@@ -24,14 +24,14 @@ use crate::{
     archive::{self, PartFile},
     catalog::CatalogError,
     config::Platform,
-    digest::{Blob, Digest},
+    digest::Blob,
     event::{Direction, Event},
     image::{self, Descriptor, ImageError},
     layout::{self, Blobs, Entry, LayoutError, Naming, Parcel, Writing},
     needs::{All, Walk},
     reference::{Reference, ReferenceError},
     registry::{Client, RegistryError},
-    store::{Store, StoreError},
+    store::{Origin, Store, StoreError},
     transfer::Emit,
 };
 
@@ -232,9 +232,35 @@ pub async fn copy(order: &Order<'_>, emit: Emit<'_>) -> Result<Copied, CarryErro
     put(order, opened.source, &all, &top, naming, emit).await?;
     let digest = top.digest;
     emit(Event::TransferDone { direction: Direction::Copy, name: &name, digest });
-    let is_image = |it: &&crate::needs::Document| !image::is_index(&it.descriptor.media_type);
-    let images = all.documents.iter().filter(is_image).count();
-    Ok(Copied { descriptor: top, images })
+    Ok(Copied { descriptor: top, images: images(&all) })
+}
+
+/// Pulls an index with the images for all platforms; what is no index is one image.
+pub async fn pull_all(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    now: u64,
+    emit: Emit<'_>,
+) -> Result<Copied, CarryError> {
+    let (from, to) = (Place::Registry(reference.clone()), Place::Store(reference.to_string()));
+    let order = Order { client, store, from: &from, to: &to, choice: &Choice::All, now };
+    let opened = source::open(&order).await?;
+    let all = walk(&order, &opened.source, &opened.top).await?;
+    let (name, digest) = (reference.to_string(), opened.top.digest);
+    let blobs = all.blobs.len();
+    emit(Event::TransferStarted { direction: Direction::Pull, name: &name, blobs });
+    let naming = opened.name.map_or(Naming::Nameless, Naming::Full);
+    let (store, origin) = (store.clone(), Origin::Registry);
+    let target = Target::Store { store, now, naming, origin };
+    carry(&opened.source, &target, &all, emit).await?;
+    emit(Event::TransferDone { direction: Direction::Pull, name: &name, digest });
+    Ok(Copied { descriptor: opened.top, images: images(&all) })
+}
+
+/// How many images there are, indexes left out.
+fn images(all: &All) -> usize {
+    all.documents.iter().filter(|it| !image::is_index(&it.descriptor.media_type)).count()
 }
 
 /// What the image is called at the target, if that is said; refused before anything is carried.
@@ -343,7 +369,8 @@ async fn put(
             carry(&source, &target, all, emit).await
         }
         Place::Store(_) => {
-            let target = Target::Store { store: order.store.clone(), now: order.now, naming };
+            let (store, now) = (order.store.clone(), order.now);
+            let target = Target::Store { store, now, naming, origin: Origin::Local };
             carry(&source, &target, all, emit).await
         }
         Place::Layout { path, .. } if !is_tar(path) => {

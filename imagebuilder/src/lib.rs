@@ -19,7 +19,6 @@
 pub mod archive;
 pub mod build;
 pub mod carry;
-
 pub mod catalog;
 pub mod config;
 pub mod context;

@@ -19,7 +19,7 @@ use crate::{
     archive,
     catalog::{self, LARGEST_JSON},
     config::Platform,
-    digest::{Blob, Verifying},
+    digest::{Blob, Digest, Verifying},
     image::{self, Descriptor, ImageError, Manifest},
     layout::{self, Blobs, LayoutError, failed, full_name},
     reference::Reference,
@@ -32,8 +32,8 @@ const READ_AHEAD: usize = 8;
 
 /// One end of a copy, from which blobs are read.
 pub(super) enum Source {
-    /// A repository.
-    Registry { client: Client, name: Reference },
+    /// A repository, and what it has under that name.
+    Registry { client: Client, name: Reference, top: Vec<u8> },
     /// The store or a folder.
     Local(Blobs),
 }
@@ -76,7 +76,8 @@ async fn registry(order: &Order<'_>, name: &Reference) -> Result<Opened, CarryEr
     let manifest = order.client.manifest(&name).await?;
     let (digest, size) = (manifest.digest, manifest.bytes.len() as u64);
     let top = Descriptor { media_type: manifest.media_type, digest, size };
-    let source = Source::Registry { client: order.client.clone(), name: name.clone() };
+    let (client, bytes) = (order.client.clone(), manifest.bytes);
+    let source = Source::Registry { client, name: name.clone(), top: bytes };
     let name = Some(name).filter(|it| it.digest().is_none());
     Ok(Opened { source, top, name, _scratch: None })
 }
@@ -123,11 +124,14 @@ fn one<'a>(
 impl Source {
     /// Reads a manifest, an index or a config, verified.
     pub(super) async fn json(&self, descriptor: &Descriptor) -> Result<Vec<u8>, CarryError> {
-        let (client, name) = match self {
+        let (client, name, top) = match self {
             Self::Local(blobs) => return Ok(blobs.json(descriptor)?),
-            Self::Registry { client, name } => (client, name),
+            Self::Registry { client, name, top } => (client, name, top),
         };
         let Descriptor { digest, size, .. } = *descriptor;
+        if size == top.len() as u64 && Digest::of(top) == digest {
+            return Ok(top.clone());
+        }
         let is_document = image::is_index(&descriptor.media_type)
             || image::is_manifest(&descriptor.media_type)
             || descriptor.media_type.is_empty();
@@ -165,7 +169,7 @@ impl Source {
             Self::Local(blobs) => {
                 return Ok(Box::new(blobs.open(blob).map_err(io::Error::other)?));
             }
-            Self::Registry { client, name } => (client.clone(), name.clone()),
+            Self::Registry { client, name, .. } => (client.clone(), name.clone()),
         };
         let (pieces, incoming) = sync_channel(READ_AHEAD);
         let runtime = Handle::current();

@@ -18,7 +18,7 @@ pub(super) enum Target {
     /// A repository; the tag is written last.
     Registry { client: Client, name: Reference },
     /// The store.
-    Store { store: Store, now: u64, naming: Naming },
+    Store { store: Store, now: u64, naming: Naming, origin: Origin },
     /// A layout, whose index is written by [`Target::finish`].
     Folder(Writing),
 }
@@ -74,13 +74,13 @@ impl Target {
                     pushed => Ok(pushed?),
                 }
             }
-            (Self::Store { store, .. }, Source::Registry { client, name }) => {
+            (Self::Store { store, .. }, Source::Registry { client, name, .. }) => {
                 let open = || store.writer().map_err(io::Error::other);
                 let writer = client.pull_blob(name.repository(), blob, open, progress).await?;
                 writer.finish_as(blob)?;
                 Ok(())
             }
-            (Self::Folder(writing), Source::Registry { client, name }) => {
+            (Self::Folder(writing), Source::Registry { client, name, .. }) => {
                 let open = || writing.part();
                 let part = client.pull_blob(name.repository(), blob, open, progress).await?;
                 let path = writing.blob(blob.digest);
@@ -110,14 +110,14 @@ impl Target {
                 let blob = Blob { digest: descriptor.digest, size: bytes.len() as u64 };
                 writing.copy(blob, &mut bytes.as_slice())?;
             }
-            Self::Store { store, now, naming } => {
+            Self::Store { store, now, naming, origin } => {
                 store.write_blob(bytes)?;
                 if rank == Rank::Top {
                     let (digest, size) = (descriptor.digest, bytes.len() as u64);
                     let media_type = descriptor.media_type.clone();
                     store.add_image(&StoredImage { digest, size, media_type, added: *now })?;
                     if let Naming::Full(name) = naming {
-                        catalog::tag(store, name, digest, Origin::Local)?;
+                        catalog::tag(store, name, digest, *origin)?;
                     }
                 }
             }

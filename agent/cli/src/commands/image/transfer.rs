@@ -2,12 +2,11 @@
 
 use rbuild_imagebuilder::{
     catalog,
-    digest::Digest,
     event::Event,
-    image::ImageError,
+    image::{self, ImageError},
     reference::Reference,
     registry::RegistryError,
-    store::{Store, StoreError},
+    store::{Store, StoreError, StoredImage},
     transfer::{self, TransferError},
 };
 
@@ -30,7 +29,13 @@ pub(super) fn push(images: &[String], global: &Global) -> Result<(), Failure> {
         found.push(find_named(&store, text)?);
     }
     let runtime = registries::runtime()?;
-    for (digest, name) in found {
+    for (image, name) in found {
+        let digest = image.digest;
+        if image::is_index(&image.media_type) {
+            super::copy::push_index(&runtime, &client, &store, digest, &name, &emit)?;
+            console::print_line(&name.pinned(digest).to_string())?;
+            continue;
+        }
         runtime
             .block_on(transfer::push(&client, &store, digest, &name, &emit))
             .map_err(transfer_failure)?;
@@ -41,13 +46,13 @@ pub(super) fn push(images: &[String], global: &Global) -> Result<(), Failure> {
 
 /// The image with this name. Digits of a digest are no name, and would be taken for one of Docker
 /// Hub's.
-fn find_named(store: &Store, text: &str) -> Result<(Digest, Reference), Failure> {
+fn find_named(store: &Store, text: &str) -> Result<(StoredImage, Reference), Failure> {
     let image = catalog::find(store, text).map_err(catalog_failure)?;
     if let Ok(name) = text.parse::<Reference>() {
         let name = name.with_default_tag();
         let known = store.name(&name.canonical()).map_err(store_failure)?;
         if name.digest().is_some() || known.is_some() {
-            return Ok((image.digest, name));
+            return Ok((image, name));
         }
     }
     Err(Failure::new(Kind::Input, format!("`{text}` is not the name of an image"))
@@ -96,7 +101,7 @@ pub(super) fn transfer_failure(err: TransferError) -> Failure {
     }
 }
 
-fn registry_failure(err: RegistryError) -> Failure {
+pub(super) fn registry_failure(err: RegistryError) -> Failure {
     let (kind, hint) = match &err {
         RegistryError::NotFound { .. } => {
             (Kind::Input, "look at the name; on ECR the repository has to be created first")
