@@ -184,8 +184,8 @@ impl FromStr for Place {
             "store" if rest.is_empty() => Err(PlaceError::Empty(text.to_owned())),
             "store" => Ok(Self::Store(rest.to_owned())),
             // What other tools copy from and to: none of them is the name of an image here.
-            "dir" | "oci-archive" | "docker-daemon" | "containers-storage" | "ostree" | "tarball"
-            | "sif" | "atomic" => Err(PlaceError::Kind(text.to_owned())),
+            "dir" | "oci-archive" | "docker-daemon" | "containers-storage" | "ostree"
+            | "tarball" | "sif" | "atomic" => Err(PlaceError::Kind(text.to_owned())),
             _ => Ok(Self::Registry(text.parse()?)),
         }
     }
@@ -337,11 +337,7 @@ async fn choose(
     }
 }
 
-async fn walk(
-    order: &Order<'_>,
-    source: &Source,
-    top: &Descriptor,
-) -> Result<All, CarryError> {
+async fn walk(order: &Order<'_>, source: &Source, top: &Descriptor) -> Result<All, CarryError> {
     let broken = |source| CarryError::Image { place: order.from.to_string(), source };
     let mut walk = Walk::new(top.clone());
     while let Some(next) = walk.next() {
@@ -402,11 +398,7 @@ fn is_tar(path: &Path) -> bool {
     path.extension().is_some_and(|it| it == "tar")
 }
 
-async fn entry(
-    source: &Source,
-    top: &Descriptor,
-    naming: Naming,
-) -> Result<Entry, CarryError> {
+async fn entry(source: &Source, top: &Descriptor, naming: Naming) -> Result<Entry, CarryError> {
     let platform = match image::is_index(&top.media_type) {
         true => None,
         false => Some(source.platform(top).await?.0),

@@ -441,7 +441,10 @@ mod tests {
         };
         for (given, want) in [(OCI_LAYER_GZIP, DOCKER_LAYER_GZIP), (OCI_LAYER, DOCKER_LAYER)] {
             let docker = assembled(Format::Docker, layer(given)).unwrap();
-            assert_eq!((&*docker.media_type, &*docker.layers[0].media_type), (DOCKER_MANIFEST, want));
+            assert_eq!(
+                (&*docker.media_type, &*docker.layers[0].media_type),
+                (DOCKER_MANIFEST, want)
+            );
             let text = String::from_utf8(docker.manifest.clone()).unwrap();
             assert!(text.contains(DOCKER_CONFIG) && text.contains(DOCKER_MANIFEST), "{text}");
             assert!(!text.contains("oci"), "{text}");
@@ -458,7 +461,8 @@ mod tests {
         let bomb = format!("{{\"manifests\":[{}1]}}", "1,".repeat(MOST_VALUES));
         assert!(matches!(parse_index(bomb.as_bytes()), Err(ImageError::Bomb)));
         assert!(matches!(Manifest::parse(bomb.as_bytes()), Err(ImageError::Bomb)));
-        let config = format!("{{\"rootfs\":{{\"diff_ids\":[]}},\"x\":[{}1]}}", "1,".repeat(MOST_VALUES));
+        let config =
+            format!("{{\"rootfs\":{{\"diff_ids\":[]}},\"x\":[{}1]}}", "1,".repeat(MOST_VALUES));
         let image = Image::of_config(Format::Oci, config.into_bytes(), Vec::new());
         assert!(matches!(image, Err(ImageError::Bomb)));
         let text = format!(r#"["{}\"{}"]"#, ",".repeat(MOST_VALUES), "[".repeat(MOST_VALUES));

@@ -134,6 +134,14 @@ pub enum LayoutError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What `manifest.json` names is not in the archive.
+    #[error("`{}` has no entry `{name}`, which its `manifest.json` names", path.display())]
+    NoEntry {
+        /// The archive.
+        path: PathBuf,
+        /// The entry.
+        name: String,
+    },
     /// An archive has more in it than is read.
     #[error("`{}` has more than {most} {what}", path.display())]
     TooMuch {
@@ -158,7 +166,7 @@ pub enum LayoutError {
     Catalog(#[from] CatalogError),
 }
 
-const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// How the names of files begin that are being written into a layout.
 const TEMPORARY: &str = ".rbuild-part-";
 /// What tools look for by a name in a layout; mostly a tag alone.
@@ -424,11 +432,7 @@ fn load_entry(
 }
 
 /// The manifest of an index that is for `platform`; what is no index is itself.
-fn choose(
-    blobs: &Blobs,
-    top: &Descriptor,
-    platform: &Platform,
-) -> Result<Descriptor, LayoutError> {
+fn choose(blobs: &Blobs, top: &Descriptor, platform: &Platform) -> Result<Descriptor, LayoutError> {
     if !image::is_index(&top.media_type) {
         return Ok(top.clone());
     }

@@ -35,7 +35,9 @@ use crate::{
 const MOST_IMAGES: usize = 1000;
 /// Links that lead to links: one is what docker writes.
 const LONGEST_CHAIN: usize = 8;
-/// What docker uses when it pushes: much smaller than the fastest, and quick enough.
+/// As much of a name as errors show, in characters.
+const LONGEST_SHOWN: usize = 200;
+/// Far smaller than the fastest, and not much slower.
 const LEVEL: Level = Level::new(4);
 /// Layers that are compressed at the same time.
 const AT_ONCE: usize = 4;
@@ -147,7 +149,8 @@ impl Archive<'_> {
                 None => break,
             }
         }
-        Err(self.refused(name, "missing, though `manifest.json` names it"))
+        let name = name.chars().take(LONGEST_SHOWN).collect();
+        Err(LayoutError::NoEntry { path: self.path.to_owned(), name })
     }
 
     fn json(&self, name: &str) -> Result<Vec<u8>, LayoutError> {
@@ -159,7 +162,7 @@ impl Archive<'_> {
     }
 
     fn refused(&self, name: &str, reason: &'static str) -> LayoutError {
-        let name = name.chars().take(200).collect();
+        let name = name.chars().take(LONGEST_SHOWN).collect();
         LayoutError::Entry { path: self.path.to_owned(), name, reason }
     }
 
@@ -246,7 +249,8 @@ impl Archive<'_> {
             let Made { blob, compression, diff_id } =
                 *made.get(self.file(name)?.0).ok_or_else(missing)?;
             let media_type = compression.media_type().to_owned();
-            layers.push((name, Layer { media_type, digest: blob.digest, size: blob.size, diff_id }));
+            layers
+                .push((name, Layer { media_type, digest: blob.digest, size: blob.size, diff_id }));
         }
         let config = self.json(&item.config)?;
         let just_layers = layers.iter().map(|it| it.1.clone()).collect();

@@ -83,10 +83,8 @@ impl<'a, R: Read> Entries<'a, R> {
                 entry.kind = EntryType::GNUSparse;
             }
             // Whatever a link's header says, no content follows it (POSIX `pax`, typeflag 1 and 2).
-            let has_content = !matches!(
-                entry.kind,
-                EntryType::Link | EntryType::Symlink | EntryType::Directory
-            );
+            let has_content =
+                !matches!(entry.kind, EntryType::Link | EntryType::Symlink | EntryType::Directory);
             self.set_content(if has_content { entry.size } else { 0 });
             return Ok(Some(entry));
         }
@@ -106,7 +104,9 @@ impl<'a, R: Read> Entries<'a, R> {
             match self.stream.read(&mut bytes[filled..]) {
                 // A tar that was cut between two entries, or that has no end, as some write it.
                 Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(failed("read", self.path)(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => {
+                    return Err(failed("read", self.path)(io::ErrorKind::UnexpectedEof.into()));
+                }
                 Ok(count) => filled += count,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => return Err(failed("read", self.path)(err)),
@@ -155,12 +155,7 @@ impl<'a, R: Read> Entries<'a, R> {
         Ok(())
     }
 
-    fn pax(
-        &self,
-        entry: &Entry,
-        bytes: &[u8],
-        found: &mut Extensions,
-    ) -> Result<(), LayoutError> {
+    fn pax(&self, entry: &Entry, bytes: &[u8], found: &mut Extensions) -> Result<(), LayoutError> {
         let refused = || LayoutError::Entry {
             path: self.path.to_owned(),
             name: entry.name.clone(),
@@ -220,4 +215,3 @@ fn until_zero(bytes: &[u8]) -> &[u8] {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
-

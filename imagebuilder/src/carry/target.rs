@@ -68,9 +68,9 @@ impl Target {
                 let open = || source.open(blob);
                 match client.push_blob(name.repository(), blob, &open, progress).await {
                     // What could not be read may be another registry's fault.
-                    Err(RegistryError::Source { digest, source }) => Err(told(source, |source| {
-                        RegistryError::Source { digest, source }.into()
-                    })),
+                    Err(RegistryError::Source { digest, source }) => {
+                        Err(told(source, |source| RegistryError::Source { digest, source }.into()))
+                    }
                     pushed => Ok(pushed?),
                 }
             }

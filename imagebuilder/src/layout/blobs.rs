@@ -80,7 +80,10 @@ impl Blobs {
     }
 
     /// What an image is for; none if it is an index, or no image that has a config.
-    pub(crate) fn platform(&self, descriptor: &Descriptor) -> Result<Option<Platform>, LayoutError> {
+    pub(crate) fn platform(
+        &self,
+        descriptor: &Descriptor,
+    ) -> Result<Option<Platform>, LayoutError> {
         if image::is_index(&descriptor.media_type) {
             return Ok(None);
         }

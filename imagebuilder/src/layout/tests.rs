@@ -19,8 +19,7 @@ fn image(store: &Store) -> StoredImage {
 fn image_of(store: &Store, layer: &[u8], names: &[&str]) -> StoredImage {
     let blob = store.write_blob(layer).unwrap();
     let media_type = OCI_LAYER.to_owned();
-    let layer =
-        Layer { media_type, digest: blob.digest, size: blob.size, diff_id: blob.digest };
+    let layer = Layer { media_type, digest: blob.digest, size: blob.size, diff_id: blob.digest };
     let config = Config::scratch(&Platform::linux("x86_64"));
     let created = "2024-01-01T00:00:00Z";
     let image = Image::assemble(Format::Oci, &config, vec![layer], created, &[]).unwrap();
@@ -37,8 +36,7 @@ fn saved_names(layout: &Path) -> Vec<(String, String)> {
         serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let text = |it, key| annotation(it, key).unwrap_or_default().to_owned();
     let entries = index["manifests"].as_array().unwrap().iter();
-    let mut names: Vec<_> =
-        entries.map(|it| (text(it, REF_NAME), text(it, IMAGE_NAME))).collect();
+    let mut names: Vec<_> = entries.map(|it| (text(it, REF_NAME), text(it, IMAGE_NAME))).collect();
     names.sort();
     names
 }

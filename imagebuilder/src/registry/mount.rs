@@ -4,10 +4,7 @@
 use reqwest::Method;
 
 use super::{Client, RegistryError, Request, auth::Action, retry::Tries, scope, success};
-use crate::{
-    digest::Digest,
-    reference::Repository,
-};
+use crate::{digest::Digest, reference::Repository};
 
 impl Client {
     /// Asks for a blob of another repository of the same registry. Whether it was given: if not,

@@ -269,8 +269,8 @@ pub(super) fn layout_failure(err: LayoutError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
     use super::*;
+    use expect_test::expect;
 
     #[test]
     fn a_damaged_blob_is_not_a_file_that_could_not_be_written() {
