@@ -30,7 +30,7 @@ use crate::{
     digest::{Digest, Framed},
     dockerfile::{Place, ports::PortError, words::ExpandError},
     event::Event,
-    image::Image,
+    image::{Format, Image, ImageError},
     layer,
     rootfs::RootfsError,
     steps::{Base, Plan, StagePlan},
@@ -64,6 +64,8 @@ pub struct Inputs<'a> {
     pub platform: &'a Platform,
     /// How layers are made.
     pub layers: layer::Options,
+    /// Whose media types the image gets.
+    pub format: Format,
     /// Takes layers while they are made.
     pub uploads: Option<&'a dyn layer::Uploads>,
     /// Whether steps that were done before are done again.
@@ -121,6 +123,9 @@ pub enum BuildErrorKind {
     /// A base's config cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The image cannot be put together.
+    #[error("the image cannot be put together")]
+    Image(#[source] ImageError),
     /// A base is for another platform.
     #[error("the image is for {found}, and {wanted} is built")]
     Platform {
@@ -237,7 +242,12 @@ fn build_stage(
 /// Puts the image together. The same result keeps the time when it was made first, so that a
 /// build that did nothing gives the same digest.
 fn finish(inputs: &Inputs<'_>, stage: &Stage, made: usize) -> Result<Built, BuildErrorKind> {
-    let timeless = Image::assemble(&stage.config, stage.layers.clone(), "", &stage.history);
+    let assemble = |created: &str| {
+        let (config, layers) = (&stage.config, stage.layers.clone());
+        Image::assemble(inputs.format, config, layers, created, &stage.history)
+            .map_err(BuildErrorKind::Image)
+    };
+    let timeless = assemble("")?;
     let key = Framed::new("rbuild image 1").with(timeless.digest().as_bytes()).finish();
     let may_reuse = made == 0 && inputs.cache == Cache::Use;
     let before: Option<String> = match inputs.epoch {
@@ -248,7 +258,7 @@ fn finish(inputs: &Inputs<'_>, stage: &Stage, made: usize) -> Result<Built, Buil
         Some(created) => created,
         None => created(inputs.epoch.unwrap_or(inputs.now))?,
     };
-    let image = Image::assemble(&stage.config, stage.layers.clone(), &created, &stage.history);
+    let image = assemble(&created)?;
     let cached = may_reuse && inputs.store.image(image.digest())?.is_some();
     if !cached && inputs.epoch.is_none() {
         inputs.store.remember(key, &created)?;

@@ -109,4 +109,6 @@ pub enum Direction {
     Pull,
     /// From the store to a registry.
     Push,
+    /// From anywhere to anywhere.
+    Copy,
 }

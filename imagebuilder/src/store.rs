@@ -63,7 +63,10 @@ use self::{
     packs::Packs,
     version::VERSION,
 };
-use crate::digest::{Blob, Digest, Hashing, Verifying};
+use crate::{
+    digest::{Blob, Digest, Hashing, Verifying},
+    image::Descriptor,
+};
 
 mod composed;
 mod files;
@@ -234,6 +237,13 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+impl StoredImage {
+    /// The manifest, as others name it.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.size }
+    }
 }
 
 impl Store {

@@ -160,6 +160,7 @@ fn built(context: &Path, store: &Path, epoch: bool) -> String {
     let context = Context::open_known(context, Ignore::default(), &store).expect("context");
     let inputs = build::Inputs {
         remote: None,
+        format: rbuild_imagebuilder::image::Format::Oci,
         plan: &plan(),
         context: &context,
         store: &store,

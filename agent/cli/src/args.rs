@@ -6,6 +6,7 @@ use clap_complete::Shell;
 
 pub(crate) mod check;
 pub(crate) mod deploy;
+pub(crate) mod formats;
 pub(crate) mod registry;
 pub(crate) mod run;
 
@@ -134,41 +135,16 @@ pub(crate) enum Image {
         /// The new name
         target: String,
     },
-    /// Write images as an OCI layout
-    #[command(after_help = "Examples:
-  rbuild image save --format oci -o shop.tar shop:1
-  rbuild image save --format oci -o layout/ shop:1 shop:2")]
-    Save {
-        /// The format
-        #[arg(long, value_enum, default_value_t = Format::Oci)]
-        format: Format,
-        /// A folder, or a tar file if it ends in `.tar`
-        #[arg(short, long, value_name = "PATH")]
-        output: PathBuf,
-        /// Names, digests, or their first digits
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
-    /// Read images from an OCI layout
-    #[command(after_help = "Examples:
-  rbuild image load -i shop.tar
-  cat shop.tar | rbuild image load")]
-    Load {
-        /// A folder or a tar file [default: a tar on standard input]
-        #[arg(short, long, value_name = "PATH")]
-        input: Option<PathBuf>,
-    },
+    /// Write images as an OCI layout, or as a docker archive
+    Save(formats::Save),
+    /// Read images from an OCI layout, or from a docker archive
+    Load(formats::Load),
+    /// Copy an image between registries, OCI layouts, docker archives and the store
+    Copy(formats::Copy),
     /// Push images to their registries
     Push(registry::Push),
     /// Pull images from their registries
     Pull(registry::Pull),
-}
-
-/// The format in which images are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// An OCI layout
-    Oci,
 }
 
 #[derive(Debug, clap::Args)]
@@ -195,6 +171,10 @@ pub(crate) struct ImageBuild {
     /// Build this stage [default: the last one]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
+
+    /// The media types of the image
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: formats::MediaTypes,
 
     /// Do every step again
     #[arg(long)]

@@ -105,6 +105,7 @@ impl Bench {
             build_args: &self.args,
             platform: &platform,
             layers: crate::layer::Options::default(),
+            format: crate::image::Format::Oci,
             uploads: None,
             cache: self.cache,
             epoch: self.epoch,

@@ -106,7 +106,8 @@ fn stored(
         None => digest,
     };
     let Some(found) = store.image(digest)? else { return Ok(None) };
-    let image = catalog::load(store, digest)?;
+    let Some(found) = catalog::choose(store, found, platform)? else { return Ok(None) };
+    let image = catalog::load(store, found.digest)?;
     let is_enough = match need {
         Need::Layers => catalog::is_whole(store, &image)?,
         Need::Names => can_be_had(store, &image)?,

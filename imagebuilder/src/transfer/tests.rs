@@ -7,7 +7,7 @@ use crate::{
     catalog,
     config::Config,
     digest::{Blob, Digest},
-    image::{Image, Layer, OCI_LAYER},
+    image::{Format, Image, Layer, OCI_LAYER},
     layer::Uploads as _,
     layer_sources,
     registry::{
@@ -33,7 +33,8 @@ fn image(store: &Store, is_there: bool) -> Digest {
     let Blob { digest, size } = blob;
     let layer = Layer { media_type: OCI_LAYER.into(), digest, size, diff_id: digest };
     let config = Config::scratch(&Platform::linux("x86_64"));
-    let image = Image::assemble(&config, vec![layer], "2024-01-01T00:00:00Z", &[]);
+    let image =
+        Image::assemble(Format::Oci, &config, vec![layer], "2024-01-01T00:00:00Z", &[]).unwrap();
     catalog::add(store, &image, 1).unwrap().digest
 }
 

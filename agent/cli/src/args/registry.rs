@@ -166,6 +166,10 @@ impl FromStr for Encryption {
 
 Example: rbuild image pull public.ecr.aws/docker/library/busybox:latest")]
 pub(crate) struct Pull {
+    /// Pull the images for all platforms, and the index that names them
+    #[arg(long)]
+    pub(crate) all_platforms: bool,
+
     /// Print JSON, an object for each image
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,13 +1,13 @@
 //! `rbuild image …`: the images of the store.
 
-use std::{error::Error, io, path::Path};
+use std::{collections::BTreeMap, error::Error, io, path::Path};
 
 use rbuild_imagebuilder::{
-    catalog::{self, CatalogError},
-    digest::VerifyError,
-    layout::{self, LayoutError},
+    catalog::{self, CatalogError, Content},
+    digest::{Digest, VerifyError},
+    layout::LayoutError,
     reference::Reference,
-    store::{Origin, Store, StoreError, StoredImage},
+    store::{Origin, Store, StoreError},
 };
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ use crate::{
 };
 
 mod build;
+mod copy;
+mod save_load;
 mod transfer;
 
 pub(super) use transfer::registry_failure;
@@ -31,9 +33,11 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
         Image::Inspect { image } => inspect(&store(global)?, image),
         Image::Rm { images } => remove(&store(global)?, images),
         Image::Tag { source, target } => tag(&store(global)?, source, target),
-        Image::Save { output, images, .. } => save(&store(global)?, output, images),
-        Image::Load { input } => load(&store(global)?, input.as_deref()),
+        Image::Save(args) => save_load::save(args, &store(global)?),
+        Image::Load(args) => save_load::load(args, &store(global)?),
+        Image::Copy(args) => copy::copy(args, global),
         Image::Push(args) => transfer::push(args, global),
+        Image::Pull(args) if args.all_platforms => copy::pull(&args.images, global),
         Image::Pull(args) => transfer::pull(args, global),
     }
 }
@@ -54,7 +58,7 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
     for it in &images {
         let digest = it.image.digest.hex()[..12].to_owned();
         let (platform, size) = match &it.content {
-            Some(content) => (content.config.platform().to_string(), size::bytes(size_of(content))),
+            Some(content) => (platforms(content).join(","), size::bytes(size_of(content))),
             None => ("damaged".to_owned(), "-".to_owned()),
         };
         let mut names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
@@ -69,34 +73,79 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
 
 fn listed(it: &catalog::Listed) -> Value {
     let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
-    json!({
+    let (image, index) = match &it.content {
+        Some(Content::Image(image)) => (Some(image), None),
+        Some(content @ Content::Index(_)) => (None, Some(platforms(content))),
+        None => (None, None),
+    };
+    let mut value = json!({
         "digest": it.image.digest.to_string(),
-        "id": it.content.as_ref().map(|it| it.config_digest().to_string()),
+        "id": image.map(|it| it.config_digest().to_string()),
         "names": names,
-        "platform": it.content.as_ref().map(|it| it.config.platform().to_string()),
-        "created": it.content.as_ref().and_then(|it| it.config.created()),
+        "platform": image.map(|it| it.config.platform().to_string()),
+        "created": image.and_then(|it| it.config.created()),
         "size": it.content.as_ref().map(size_of),
         "damaged": it.content.is_none(),
         "mediaType": it.image.media_type,
-    })
+    });
+    if let Some(platforms) = index {
+        value["platforms"] = json!(platforms);
+    }
+    value
 }
 
-/// The bytes of an image's layers.
-fn size_of(image: &rbuild_imagebuilder::image::Image) -> u64 {
-    image.layers.iter().map(|it| it.size).sum()
+/// What an image is for, or the images of an index; what is no image (`unknown`) is left out.
+fn platforms(content: &Content) -> Vec<String> {
+    match content {
+        Content::Image(image) => vec![image.config.platform().to_string()],
+        Content::Index(entries) => entries
+            .iter()
+            .filter_map(|(it, _)| it.platform.as_ref())
+            .filter(|it| it.0 != "unknown")
+            .map(|(os, architecture, variant)| {
+                let rest = variant.as_ref().map(|it| format!("/{it}")).unwrap_or_default();
+                format!("{os}/{architecture}{rest}")
+            })
+            .collect(),
+    }
+}
+
+/// The bytes of the layers, each once.
+fn size_of(content: &Content) -> u64 {
+    let images: Vec<_> = match content {
+        Content::Image(image) => vec![image],
+        Content::Index(entries) => entries.iter().filter_map(|it| it.1.as_ref()).collect(),
+    };
+    let layers = images.iter().flat_map(|it| &it.layers).map(|it| (it.digest, it.size));
+    layers.collect::<BTreeMap<_, _>>().values().sum()
 }
 
 fn inspect(store: &Store, text: &str) -> Result<(), Failure> {
     let stored = catalog::find(store, text).map_err(catalog_failure)?;
-    let image = catalog::load(store, stored.digest).map_err(catalog_failure)?;
     let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    let text = serde_json::to_string_pretty(&json!({
-        "digest": stored.digest.to_string(),
-        "id": image.config_digest().to_string(),
-        "manifest": parsed(&image.manifest),
-        "config": parsed(&image.config_bytes),
-    }));
-    console::print_line(&text.unwrap_or_default())
+    let shown = |digest: Digest, image: &rbuild_imagebuilder::image::Image| {
+        json!({
+            "digest": digest.to_string(),
+            "id": image.config_digest().to_string(),
+            "manifest": parsed(&image.manifest),
+            "config": parsed(&image.config_bytes),
+        })
+    };
+    let value = match catalog::content(store, &stored).map_err(catalog_failure)? {
+        Content::Image(image) => shown(stored.digest, &image),
+        Content::Index(entries) => {
+            let bytes = store.read_blob(stored.digest, catalog::LARGEST_JSON);
+            let images = entries.iter().filter_map(|(it, image)| {
+                image.as_ref().map(|image| shown(it.manifest.digest, image))
+            });
+            json!({
+                "digest": stored.digest.to_string(),
+                "index": parsed(&bytes.map_err(store_failure)?),
+                "images": images.collect::<Vec<_>>(),
+            })
+        }
+    };
+    console::print_line(&serde_json::to_string_pretty(&value).unwrap_or_default())
 }
 
 fn remove(store: &Store, images: &[String]) -> Result<(), Failure> {
@@ -131,46 +180,6 @@ fn name(text: &str) -> Result<Reference, Failure> {
         Some(_) => Err(Failure::new(Kind::Input, format!("`{text}` has a digest"))
             .hint("an image is given a name and a tag; its digest is its own")),
     }
-}
-
-fn save(store: &Store, output: &Path, images: &[String]) -> Result<(), Failure> {
-    let found = |text: &String| -> Result<(StoredImage, String), Failure> {
-        let image = catalog::find(store, text).map_err(catalog_failure)?;
-        let name = text.parse::<Reference>().ok().filter(|it| it.digest().is_none());
-        let name = name.map(|it| it.with_default_tag().canonical());
-        Ok((image, name.unwrap_or_else(|| text.clone())))
-    };
-    let images = images.iter().map(found).collect::<Result<Vec<_>, _>>()?;
-    if output.extension().is_none_or(|it| it != "tar") {
-        return layout::save(store, &images, output).map_err(layout_failure);
-    }
-    let unwritten = |err| {
-        let message = format!("`{}` could not be written", output.display());
-        Failure::new(Kind::Outside, message).because(err)
-    };
-    // A half-written archive would look whole to some readers.
-    let temporary = output.with_extension("tar.part");
-    let mut file = std::fs::File::create(&temporary).map_err(unwritten)?;
-    layout::save_tar(store, &images, &mut file, output).map_err(layout_failure)?;
-    file.sync_all().and_then(|()| std::fs::rename(&temporary, output)).map_err(unwritten)
-}
-
-fn load(store: &Store, input: Option<&Path>) -> Result<(), Failure> {
-    let (platform, now) = (host::platform(), host::now().as_secs());
-    let loaded = match input.filter(|it| *it != Path::new("-")) {
-        Some(path) => layout::load(store, path, &platform, now),
-        None => {
-            let path = Path::new("standard input");
-            layout::load_tar(store, io::stdin().lock(), path, &platform, now)
-        }
-    };
-    for image in loaded.map_err(layout_failure)? {
-        let names: Vec<String> = image.names.iter().map(Reference::to_string).collect();
-        let names = if names.is_empty() { "an image".to_owned() } else { names.join(", ") };
-        console::say(&format!("loaded {names}"));
-        console::print_line(&image.digest.to_string())?;
-    }
-    Ok(())
 }
 
 /// What the store's failures mean: the machine's fault, but for another layout or folder.
@@ -220,6 +229,9 @@ pub(super) fn catalog_failure(err: CatalogError) -> Failure {
         }
         CatalogError::Ambiguous(_) => Failure::of(Kind::Input, err).hint("give more digits"),
         CatalogError::Damaged { .. } => Failure::of(Kind::Outside, err),
+        CatalogError::Index(_) => Failure::of(Kind::Input, err).hint(
+            "`rbuild image copy --platform OS/ARCH store:NAME store:OTHER` makes one image of it",
+        ),
         CatalogError::Reference(_) => Failure::of(Kind::Input, err),
     }
 }
@@ -245,18 +257,19 @@ pub(super) fn layout_failure(err: LayoutError) -> Failure {
         LayoutError::Store(err) => store_failure(err),
         LayoutError::Catalog(err) => catalog_failure(err),
         LayoutError::Io { action: "written", path, source } => unwritten_failure(&path, source),
-        LayoutError::DockerArchive { .. } => Failure::of(Kind::Input, err)
-            .hint("`skopeo copy docker-archive:FILE oci:FOLDER` makes an OCI layout of it"),
+        LayoutError::Index { .. } => Failure::of(Kind::Input, err)
+            .hint("choose one image with `rbuild image copy --platform OS/ARCH`"),
+        LayoutError::Several { .. } => {
+            Failure::of(Kind::Input, err).hint("write its name after the path: PATH:NAME")
+        }
         _ => Failure::of(Kind::Input, err),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
-    use rbuild_imagebuilder::digest::Digest;
-
     use super::*;
+    use expect_test::expect;
 
     #[test]
     fn a_damaged_blob_is_not_a_file_that_could_not_be_written() {

@@ -160,6 +160,7 @@ fn carried(state: &State, direction: Direction, name: &str, digest: &Digest) -> 
     let done = match direction {
         Direction::Pull => "pulled",
         Direction::Push => "pushed",
+        Direction::Copy => "copied",
     };
     let what = match (state.carried, state.skipped) {
         (0, _) => "nothing new".to_owned(),
@@ -183,6 +184,7 @@ fn verb(direction: Direction) -> &'static str {
     match direction {
         Direction::Pull => "pulling",
         Direction::Push => "pushing",
+        Direction::Copy => "copying",
     }
 }
 

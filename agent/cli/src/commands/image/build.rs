@@ -8,7 +8,7 @@ use rbuild_imagebuilder::{
     context::Context,
     digest::Digest,
     event::Event,
-    layer, layout,
+    image, layer, layout,
     reference::Reference,
     registry::Client,
     steps::{self, Base, Plan},
@@ -26,7 +26,7 @@ use self::{
 };
 use super::{layout_failure, name, store, store_failure, transfer::transfer_failure};
 use crate::{
-    args::{Global, ImageBuild},
+    args::{Global, ImageBuild, formats::MediaTypes},
     console::{self, images::Images},
     failure::{Failure, Kind},
     host, registries,
@@ -71,6 +71,10 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         build_args: &build_args,
         platform: &platform,
         layers: layer::Options::default(),
+        format: match args.format {
+            MediaTypes::Oci => image::Format::Oci,
+            MediaTypes::Docker => image::Format::Docker,
+        },
         uploads: push.as_ref().map(Push::uploads),
         cache: if args.no_cache { Cache::Ignore } else { Cache::Use },
         epoch,

@@ -9,10 +9,10 @@ use rbuild_imagebuilder::{
     catalog,
     digest::{Blob, Digest},
     event::Event,
-    image::ImageError,
+    image::{self, ImageError},
     reference::{Reference, Repository},
     registry::{Client, RegistryError, ecr::EcrRegistry},
-    store::{Store, StoreError},
+    store::{Store, StoreError, StoredImage},
     transfer::{self, ImmutableTag, TransferError},
 };
 use serde_json::{Value, json};
@@ -41,9 +41,13 @@ pub(super) fn push(args: &Push, global: &Global) -> Result<(), Failure> {
     }
     let runtime = registries::runtime()?;
     let pusher = Pusher { client: &client, runtime: &runtime, args: &args.pushing };
-    for (digest, name) in found {
-        let report = Report::default();
-        pusher.push(&store, digest, &name, &|event| report.follow(&view, &event))?;
+    for (image, name) in found {
+        let (digest, report) = (image.digest, Report::default());
+        let emit = |event: Event<'_>| report.follow(&view, &event);
+        match image::is_index(&image.media_type) {
+            true => super::copy::push_index(&runtime, &client, &store, digest, &name, &emit)?,
+            false => pusher.push(&store, digest, &name, &emit)?,
+        }
         print(&name, digest, args.json.then_some(&report))?;
     }
     Ok(())
@@ -167,13 +171,13 @@ impl Report {
 
 /// The image with this name. Digits of a digest are no name, and would be taken for one of Docker
 /// Hub's.
-fn find_named(store: &Store, text: &str) -> Result<(Digest, Reference), Failure> {
+fn find_named(store: &Store, text: &str) -> Result<(StoredImage, Reference), Failure> {
     let image = catalog::find(store, text).map_err(catalog_failure)?;
     if let Ok(name) = text.parse::<Reference>() {
         let name = name.with_default_tag();
         let known = store.name(&name.canonical()).map_err(store_failure)?;
         if name.digest().is_some() || known.is_some() {
-            return Ok((image.digest, name));
+            return Ok((image, name));
         }
     }
     Err(Failure::new(Kind::Input, format!("`{text}` is not the name of an image"))
