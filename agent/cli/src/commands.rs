@@ -10,6 +10,7 @@ use crate::{
     failure::{Failure, Kind},
 };
 
+mod cache;
 mod check;
 mod deploy;
 mod image;
@@ -23,6 +24,7 @@ pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Image(args) => image::image(&args, &global),
+        Command::Cache(args) => cache::cache(&args, &global),
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),

@@ -1,8 +1,7 @@
 //! Reads all that is in the store, and says what is not as it should be.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };

@@ -11,6 +11,7 @@ use rbuild_imagebuilder::{
 };
 use serde_json::{Value, json};
 
+use super::cache::keep_below_limit;
 use crate::{
     args::{Global, Image},
     console::{self, size},
@@ -30,14 +31,19 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
         Image::Rm { images } => remove(&store(global)?, images),
         Image::Tag { source, target } => tag(&store(global)?, source, target),
         Image::Save { output, images, .. } => save(&store(global)?, output, images),
-        Image::Load { input } => load(&store(global)?, input.as_deref()),
+        Image::Load { input } => {
+            let store = store(global)?;
+            load(&store, input.as_deref())?;
+            keep_below_limit(&store, global);
+            Ok(())
+        }
         Image::Push { images } => transfer::push(images, global),
         Image::Pull { images } => transfer::pull(images, global),
     }
 }
 
 /// Opens the store that is asked for.
-fn store(global: &Global) -> Result<Store, Failure> {
+pub(super) fn store(global: &Global) -> Result<Store, Failure> {
     let folder = host::store_folder(global.store.as_deref())?;
     Store::open(&folder).map_err(store_failure)
 }
@@ -111,7 +117,7 @@ fn remove(store: &Store, images: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn short_name(full: &str) -> String {
+pub(super) fn short_name(full: &str) -> String {
     full.parse::<Reference>().map_or_else(|_| full.to_owned(), |it| it.to_string())
 }
 
@@ -180,9 +186,6 @@ pub(super) fn store_failure(err: StoreError) -> Failure {
         StoreError::Version { .. } => Failure::of(Kind::Input, err).hint(
             "name another folder with --store, or remove this one: it holds caches and images",
         ),
-        StoreError::Busy { .. } => {
-            Failure::of(Kind::Outside, err).hint("wait until it is done, and try again")
-        }
         StoreError::Io { ref source, .. } => {
             let hint = io_hint(source);
             Failure::of(Kind::Outside, err).hint_if(hint)

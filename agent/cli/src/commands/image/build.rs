@@ -20,7 +20,9 @@ use self::{
     failures::{build_failure, context_failure},
     files::{Source, read_dockerfile, read_ignore},
 };
-use super::{layout_failure, name, store, store_failure, transfer::transfer_failure};
+use super::{
+    keep_below_limit, layout_failure, name, store, store_failure, transfer::transfer_failure,
+};
 use crate::{
     args::{Global, ImageBuild},
     console::{self, images::Images},
@@ -72,7 +74,9 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         catalog::tag(&store, name, digest, Origin::Local).map_err(store_failure)?;
         console::say(&format!("named {name}"));
     }
-    report(args, &names, &built)
+    report(args, &names, &built)?;
+    keep_below_limit(&store, global);
+    Ok(())
 }
 
 fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), Failure> {

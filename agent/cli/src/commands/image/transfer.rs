@@ -11,7 +11,7 @@ use rbuild_imagebuilder::{
     transfer::{self, TransferError},
 };
 
-use super::{catalog_failure, store, store_failure};
+use super::{catalog_failure, keep_below_limit, store, store_failure};
 use crate::{
     args::Global,
     console,
@@ -69,6 +69,7 @@ pub(super) fn pull(images: &[String], global: &Global) -> Result<(), Failure> {
             .map_err(transfer_failure)?;
         console::print_line(&name.pinned(image.digest).to_string())?;
     }
+    keep_below_limit(&store, global);
     Ok(())
 }
 
