@@ -4,7 +4,6 @@
 use std::{
     fs,
     os::unix::fs::symlink,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path, thread, time::Instant};
 
-use rbuild_tests::{Sandbox, namespace::Namespace, store};
+use rbuild_imagebuilder::{
+    digest::Digest,
+    store::{ObjectKind, Store},
+};
+use rbuild_tests::{Sandbox, Scratch, namespace::Namespace, store};
 use serde_json::Value;
 
 use crate::{EPOCH, digest, is_soak, report, sandbox, sandbox_with_context};
@@ -77,7 +81,7 @@ fn a_disk_that_is_full_at_any_point_leaves_a_store_that_can_be_used() {
     let store = sandbox.store().display().to_string();
     let (mut full, mut fine) = (0, 0);
     for _ in 0..if is_soak() { 100 } else { 8 } {
-        let size = random.u32(20..520);
+        let size = random.u32(20..1200);
         let mount = format!("mount -t tmpfs -o size={size}k tmpfs '{store}'");
         let namespace = Namespace::new(&mount);
         let words = namespace.enter(&sandbox.src().display().to_string());
@@ -179,4 +183,40 @@ fn the_store_stays_below_its_limit() {
         .map(|it| fs::metadata(it).expect("file of the store").len())
         .sum();
     assert!((200_000..900_000).contains(&total), "{total}");
+}
+
+#[test]
+fn a_store_of_many_packs_and_objects_opens_fast() {
+    let (packs, objects): (usize, usize) = if is_soak() { (1000, 50_000) } else { (100, 5000) };
+    let key = |number: usize| Digest::of(&number.to_le_bytes());
+    let folders = [("packs", packs, packs), ("objects", objects, 1)];
+    for (what, count, commits) in folders {
+        let scratch = Scratch::new();
+        let writer = Store::open(scratch.path()).expect("store");
+        let start = Instant::now();
+        for number in 0..count {
+            let bytes = number.to_le_bytes();
+            writer.add_object(ObjectKind::Segment, key(number), &bytes).expect("object");
+            if (number + 1) % (count / commits) == 0 {
+                writer.commit().expect("commit");
+            }
+        }
+        let written = start.elapsed();
+        let start = Instant::now();
+        let store = Store::open(scratch.path()).expect("store");
+        let opened = start.elapsed();
+        let start = Instant::now();
+        assert!(store.has_object(ObjectKind::Segment, key(0)));
+        let first = start.elapsed();
+        let start = Instant::now();
+        for number in 0..count {
+            let found = store.object(ObjectKind::Segment, key(number)).expect("object");
+            assert_eq!(found.expect("found"), number.to_le_bytes());
+        }
+        let read = start.elapsed();
+        report(&format!(
+            "store: {count} {what}: written in {written:.1?} with {commits} commits, opened in \
+             {opened:.1?}, first look in {first:.1?}, all read in {read:.1?}"
+        ));
+    }
 }
