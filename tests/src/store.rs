@@ -63,8 +63,8 @@ fn objects(store: &Path) -> BTreeMap<(u8, String), Vec<u8>> {
         let pack = fs::read(path.with_extension("pack")).expect("pack of an index");
         let stem = path.file_stem().expect("name of a pack").to_string_lossy().into_owned();
         let is_bad = |it: &&PathBuf| {
-            let name = it.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(&stem) && name.ends_with(".bad")
+            let name = it.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&stem) && it.extension().is_some_and(|it| it == "bad")
         };
         let bad = packs.iter().filter(is_bad).flat_map(|it| fs::read(it).expect("bad objects"));
         let bad: Vec<u8> = bad.collect();
