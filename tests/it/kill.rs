@@ -170,13 +170,13 @@ fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
         let folder = store.join(folder);
         named.iter().copied().filter(|at| calls[*at].paths[1].starts_with(&folder)).collect()
     };
-    let [packs, images, names] = ["packs", "images", "names"].map(named_in);
+    let [packs, images, tags] = ["packs", "images", "names"].map(named_in);
     let is_index = |at: &usize| calls[*at].paths[1].extension().is_some_and(|it| it == "idx");
     let (index, pack) = packs.split_last().expect("a pack and its index");
     assert!(is_index(index) && !pack.iter().all(is_index), "the index comes last: {calls:?}");
-    assert_eq!((images.len(), names.len()), (1, 1), "an image and its name: {calls:?}");
+    assert_eq!((images.len(), tags.len()), (1, 1), "an image and its name: {calls:?}");
     // What is named refers only to what lasts.
-    for (from, to, folder) in [(*index, images[0], "packs"), (images[0], names[0], "images")] {
+    for (from, to, folder) in [(*index, images[0], "packs"), (images[0], tags[0], "images")] {
         let is_sync = |it: &Call| it.is_sync() && it.paths == [store.join(folder)];
         let is_between = from < to && calls[from..to].iter().any(is_sync);
         assert!(is_between, "`{folder}` is not synced before what refers to it: {calls:?}");
