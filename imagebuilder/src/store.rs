@@ -410,9 +410,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes what this process found, and others made, last.
-    fn sync_found(&self) -> Result<(), StoreError> {
-        sync_folder(&self.root().join("packs"))?;
+    /// Makes the names of blobs last that this process found, and others may have made.
+    fn sync_found_files(&self) -> Result<(), StoreError> {
         match lock(&self.inner.found).is_empty() {
             true => Ok(()),
             false => sync_folder(&self.root().join("blobs/sha256")),
