@@ -274,8 +274,8 @@ impl Store {
 
     /// Removes what the dead have left.
     fn clear(&self, gate: &Gate) -> Result<u64, StoreError> {
-        let has_left = |folder| names_in(&self.root().join(folder)).map(|it| !it.is_empty());
-        if !has_left("tmp")? && !has_left("retired")? {
+        let count = |folder| names_in(&self.root().join(folder)).map(|it| it.len());
+        if count("tmp")? == 0 && count("retired")? == 0 && count("leases")? == 1 {
             return Ok(0);
         }
         let living = self.living(gate)?;
@@ -302,6 +302,17 @@ impl Store {
 
     /// The size of a blob, if it is here.
     pub fn size(&self, digest: Digest) -> Result<Option<u64>, StoreError> {
+        match self.known_size(digest)? {
+            Some(size) => Ok(Some(size)),
+            None => {
+                // The time of a folder may not tell of the last change to it.
+                self.inner.packs.reload()?;
+                self.known_size(digest)
+            }
+        }
+    }
+
+    fn known_size(&self, digest: Digest) -> Result<Option<u64>, StoreError> {
         if let Some(size) = self.file_size(digest)? {
             return Ok(Some(size));
         }
@@ -409,9 +420,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes what this process found, and others made, last.
-    fn sync_found(&self) -> Result<(), StoreError> {
-        sync_folder(&self.root().join("packs"))?;
+    /// Makes the names of blobs last that this process found, and others may have made.
+    fn sync_found_files(&self) -> Result<(), StoreError> {
         match lock(&self.inner.found).is_empty() {
             true => Ok(()),
             false => sync_folder(&self.root().join("blobs/sha256")),
@@ -441,12 +451,22 @@ impl Store {
 
     /// Opens a blob; content that is not what its name says is an error at the end.
     pub fn open_blob(&self, digest: Digest) -> Result<BlobReader, StoreError> {
+        match self.open_known(digest)? {
+            Some(blob) => Ok(blob),
+            None => {
+                self.inner.packs.reload()?;
+                self.open_known(digest)?.ok_or(StoreError::Missing(digest))
+            }
+        }
+    }
+
+    fn open_known(&self, digest: Digest) -> Result<Option<BlobReader>, StoreError> {
         if let Some(path) = self.file_path(digest)? {
             match File::open(&path) {
                 Ok(file) => {
                     lock(&self.inner.found).insert(digest);
                     let size = file.metadata().map_err(failed("read", &path))?.len();
-                    return Ok(Verifying::new(Box::new(file), digest, size));
+                    return Ok(Some(Verifying::new(Box::new(file), digest, size)));
                 }
                 Err(err) if err.kind() == io::ErrorKind::NotFound => {}
                 Err(err) => return Err(failed("read", &path)(err)),
@@ -454,12 +474,12 @@ impl Store {
         }
         if let Some(bytes) = self.object(ObjectKind::Blob, digest)? {
             let size = bytes.len() as u64;
-            return Ok(Verifying::new(Box::new(io::Cursor::new(bytes)), digest, size));
+            return Ok(Some(Verifying::new(Box::new(io::Cursor::new(bytes)), digest, size)));
         }
-        let composed = self.composed(digest)?.ok_or(StoreError::Missing(digest))?;
+        let Some(composed) = self.composed(digest)? else { return Ok(None) };
         let size = composed.size();
         let reader = composed::Reader::new(self.clone(), composed);
-        Ok(Verifying::new(Box::new(reader), digest, size))
+        Ok(Some(Verifying::new(Box::new(reader), digest, size)))
     }
 
     /// Reads a blob of at most `limit` bytes into memory, verified.

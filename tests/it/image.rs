@@ -147,7 +147,8 @@ fn the_digest_is_all_that_a_build_prints_as_data() {
 
 /// The blobs of a store, and what tells whether they were written anew.
 fn blobs(sandbox: &Sandbox) -> BTreeMap<PathBuf, (u64, i64)> {
-    let files = store::files(&store::blobs(&sandbox.store())).into_iter();
+    let folders = [store::blobs(&sandbox.store()), sandbox.store().join("packs")];
+    let files = folders.iter().flat_map(|it| store::files(it));
     let entries = files.map(|path| {
         let metadata = fs::metadata(&path).expect("blob");
         (path, (metadata.ino(), metadata.mtime_nsec()))

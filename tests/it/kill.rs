@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -165,8 +166,88 @@ fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
         let after = calls[*at..].iter().any(|it| is_sync(it, folder));
         assert!(after, "{} is not synced after {} came", folder.display(), to.display());
     }
-    let blobs = named.iter().filter(|at| calls[**at].paths[1].starts_with(store::blobs(&store)));
-    assert_eq!(blobs.count(), 5, "three layers, a config and a manifest: {calls:?}");
+    let named_in = |folder: &str| -> Vec<usize> {
+        let folder = store.join(folder);
+        named.iter().copied().filter(|at| calls[*at].paths[1].starts_with(&folder)).collect()
+    };
+    let [packs, images, tags] = ["packs", "images", "names"].map(named_in);
+    let is_index = |at: &usize| calls[*at].paths[1].extension().is_some_and(|it| it == "idx");
+    let (index, pack) = packs.split_last().expect("a pack and its index");
+    assert!(is_index(index) && !pack.iter().all(is_index), "the index comes last: {calls:?}");
+    assert_eq!((images.len(), tags.len()), (1, 1), "an image and its name: {calls:?}");
+    // What is named refers only to what lasts.
+    for (from, to, folder) in [(*index, images[0], "packs"), (images[0], tags[0], "images")] {
+        let is_sync = |it: &Call| it.is_sync() && it.paths == [store.join(folder)];
+        let is_between = from < to && calls[from..to].iter().any(is_sync);
+        assert!(is_between, "`{folder}` is not synced before what refers to it: {calls:?}");
+    }
+}
+
+#[test]
+fn a_prune_that_is_killed_at_a_system_call_leaves_what_is_named() {
+    let sandbox = sandbox_with_layers(100_000);
+    for content in ["one", "two", "three"] {
+        sandbox.write("ctx/small/0", content);
+        build_in(&sandbox, "full").ok();
+    }
+    let want = digest(build_in(&sandbox, "full").ok().line());
+    let mut kills = 0;
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("prune-{}-{number}", call.trim_start_matches('?'));
+            let store = sandbox.path().join(name);
+            copy_folder(&sandbox.path().join("full"), &store);
+            let run = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &store);
+            if !is_killed(run(&["cache", "prune", "--all"]), call, number) {
+                break;
+            }
+            kills += 1;
+            store::assert_nothing_is_half_written(&store);
+            assert_only_whole_images_are_listed(&sandbox, name);
+            run(&["cache", "prune", "--all"]).ok();
+            run(&["cache", "verify"]).ok();
+            assert_eq!(store::unfinished(&store), 0, "after {name}");
+            assert_eq!(digest(build_in(&sandbox, name).ok().line()), want, "after {name}");
+            fs::remove_dir_all(store).expect("store that is removed");
+        }
+    }
+    report(&format!("kill: {kills} kills of a prune, each at a system call"));
+    assert!(20 < kills, "too few to show anything: {kills}");
+}
+
+#[test]
+fn a_migration_that_is_killed_at_a_system_call_is_done_by_the_next_run() {
+    let sandbox = sandbox_with_layers(10_000);
+    let want = digest(build_in(&sandbox, "new").ok().line());
+    let old = sandbox.path().join("old");
+    store::downgrade(&sandbox.path().join("new"), &old);
+    let mut kills = 0;
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("migrate-{}-{number}", call.trim_start_matches('?'));
+            let store = sandbox.path().join(name);
+            copy_folder(&old, &store);
+            let run = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &store);
+            if !is_killed(run(&["image", "ls"]), call, number) {
+                break;
+            }
+            kills += 1;
+            assert_only_whole_images_are_listed(&sandbox, name);
+            let version = fs::read_to_string(store.join("version")).expect("version");
+            assert_eq!(version, "2\n", "after {name}");
+            run(&["cache", "verify"]).ok();
+            assert_eq!(digest(build_in(&sandbox, name).ok().line()), want, "after {name}");
+            fs::remove_dir_all(store).expect("store that is removed");
+        }
+    }
+    report(&format!("kill: {kills} kills of a migration, each at a system call"));
+    assert!(10 < kills, "too few to show anything: {kills}");
+}
+
+/// Copies a folder with all that is in it.
+fn copy_folder(from: &Path, to: &Path) {
+    let status = Command::new("cp").args(["-a", "--"]).args([from, to]).status().expect("cp");
+    assert!(status.success(), "{} was not copied", from.display());
 }
 
 /// The numbers of the calls at which to kill: each in a long run, and ever fewer in a short one.
@@ -244,7 +325,7 @@ impl Call {
 
 /// Whether a call gives something its name in the store.
 fn is_naming(call: &Call, store: &Path) -> bool {
-    let folders = ["blobs", "images", "names", "cache"].map(|it| store.join(it));
+    let folders = ["blobs", "packs", "images", "names"].map(|it| store.join(it));
     let to = call.paths.last();
     !call.is_sync() && to.is_some_and(|to| folders.iter().any(|it| to.starts_with(it)))
 }

@@ -26,6 +26,7 @@ mod s3;
 mod secrets;
 mod settings;
 mod static_binary;
+mod store;
 mod tidy;
 
 use std::{

@@ -13,15 +13,17 @@ use rbuild_agent::{
     secret::{MaskedOutput, Redactor, Secret},
     shell::parse_variables,
 };
+use rbuild_imagebuilder::store::index::Index;
 
 /// What holds for any bytes, or panics.
 pub type Body = fn(&[u8]);
 
 /// The bodies, by the names of their targets.
-pub const TARGETS: [(&str, Body); 5] = [
+pub const TARGETS: [(&str, Body); 6] = [
     ("buildspec", buildspec),
     ("check", check),
     ("glob", glob),
+    ("index", index),
     ("masking", masking),
     ("state", state),
 ];
@@ -68,6 +70,21 @@ pub fn glob(bytes: &[u8]) {
     }
     if is_plain && !path.contains(['*', '?', '[', ']', '{', '}', ',', '\\']) {
         assert!(artifacts::matches(path, Path::new(path)).unwrap_or(false), "{path:?}");
+    }
+}
+
+/// An index is whole and sorted, or is none; what is found in it is inside the pack. So that more than
+/// the checksum is tried, one that fits is put at the end, too.
+pub fn index(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), Index::sealed(bytes)] {
+        let Some(index) = Index::parse(bytes.clone()) else { continue };
+        let entries: Vec<_> = index.entries().collect();
+        assert_eq!(entries.len(), index.len());
+        for (at, entry) in entries.iter().enumerate() {
+            assert_eq!(index.find(entry.kind, entry.key), Some(at));
+            assert!(entry.offset + u64::from(entry.length) <= index.pack_size());
+        }
+        assert_eq!(Index::to_bytes(entries, index.pack_size()), bytes);
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap_complete::Shell;
 
+pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod deploy;
 pub(crate) mod formats;
@@ -54,6 +55,18 @@ pub(crate) struct Global {
     )]
     pub(crate) store: Option<PathBuf>,
 
+    /// Prune the store when it is larger [default: 20GiB, or a tenth of the disk; 0: never]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SIZE",
+        env = "RBUILD_STORE_LIMIT",
+        hide_env_values = true,
+        value_parser = cache::size,
+        help_heading = IMAGES
+    )]
+    pub(crate) max_store_size: Option<u64>,
+
     /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
     #[arg(
         long,
@@ -85,6 +98,9 @@ pub(crate) enum Command {
     Login(registry::Login),
     /// Forget the credential of a registry
     Logout(registry::Logout),
+    /// Say what the store takes, prune it, verify it
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Render deployment files, and deploy to ECS
     #[command(subcommand)]
     Deploy(deploy::Deploy),

@@ -10,6 +10,7 @@ use crate::{
     failure::{Failure, Kind},
 };
 
+mod cache;
 mod check;
 mod deploy;
 mod image;
@@ -27,6 +28,7 @@ pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Image(args) => image::image(&args, &global),
         Command::Login(args) => login::login(&args, &global),
         Command::Logout(args) => logout::logout(&args),
+        Command::Cache(args) => cache::cache(&args, &global),
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),

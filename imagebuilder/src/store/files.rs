@@ -128,6 +128,11 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
+/// Whether a file's name ends in this.
+pub(super) fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|it| it == extension)
+}
+
 /// What a file takes on the disk, in bytes; nothing if it is not there.
 pub(super) fn taken(path: &Path) -> u64 {
     path.symlink_metadata().map_or(0, |it| it.blocks() * 512)

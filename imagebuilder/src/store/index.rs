@@ -88,8 +88,12 @@ impl Index {
             bytes.extend(entry.hash.to_le_bytes());
             bytes.extend(entry.key.as_bytes());
         }
-        bytes.extend(xxh3_128(&bytes).to_le_bytes());
-        bytes
+        Self::sealed(&bytes)
+    }
+
+    /// Some bytes, and the checksum that an index with them has at its end.
+    pub fn sealed(body: &[u8]) -> Vec<u8> {
+        [body, &xxh3_128(body).to_le_bytes()].concat()
     }
 
     /// How many objects there are.

@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     ObjectKind, StoreError,
-    files::{Temporaries, Temporary, failed, names_in, publish, sync_folder},
+    files::{Temporaries, Temporary, failed, has_extension, names_in, publish, sync_folder},
     index::{Entry, Index},
     leases::Gate,
     loaded::{Loaded, Pack},
@@ -360,7 +360,7 @@ impl Packs {
         };
         let Some(index) = Index::parse(bytes) else { return Ok(None) };
         let pack = Pack::new(name.to_owned(), index);
-        for file in names.iter().filter(|it| it.starts_with(name) && it.ends_with(".bad")) {
+        for file in names.iter().filter(|it| it.starts_with(name) && has_extension(it, "bad")) {
             let bytes = fs::read(self.root.join("packs").join(file)).unwrap_or_default();
             for at in bytes.chunks_exact(4).filter_map(|it| it.first_chunk()) {
                 pack.bad.set(u32::from_le_bytes(*at) as usize);
@@ -437,7 +437,9 @@ impl Packs {
     pub(super) fn forget_gone(&self, _gate: &Gate) -> Result<(), StoreError> {
         self.reload()?;
         let gone = self.state().loaded.gone().to_vec();
-        gone.iter().for_each(|it| self.forget_pack(it));
+        for pack in &gone {
+            self.forget_pack(pack);
+        }
         lock(&self.files).clear();
         Ok(())
     }
@@ -468,7 +470,9 @@ impl Packs {
 
     /// Forgets objects of a pack, for all who read its index from now on.
     pub(super) fn mark_bad(&self, pack: &Pack, objects: &[usize]) -> Result<(), StoreError> {
-        objects.iter().for_each(|it| pack.bad.set(*it));
+        for at in objects {
+            pack.bad.set(*at);
+        }
         let numbers = objects.iter().filter_map(|it| u32::try_from(*it).ok());
         let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
         let (mut file, temporary) = self.temporaries.file()?;

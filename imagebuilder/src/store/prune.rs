@@ -12,7 +12,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::{
     ObjectKind, Store, StoreError,
-    files::{failed, names_in, remove, sync_folder, taken},
+    files::{failed, has_extension, names_in, remove, sync_folder, taken},
     leases::{Gate, Living},
     loaded::Pack,
     packs,
@@ -102,7 +102,9 @@ impl Store {
         let survey = self.survey(&living)?;
         let (reach, victims) = self.choose(survey, limits)?;
         let mut pruned = Pruned { kept: reach.size, ..Pruned::default() };
-        victims.iter().for_each(|it| pruned.count(it));
+        for victim in &victims {
+            pruned.count(victim);
+        }
         for (path, _) in self.idle_files(&reach, &living)? {
             pruned.blobs += 1;
             pruned.freed += taken(&path);
@@ -270,7 +272,7 @@ impl Store {
         retirement.take(&self.inner.packs.path(&pack.name, "idx"))?;
         retirement.take(&self.inner.packs.path(&pack.name, "pack"))?;
         let folder = self.root().join("packs");
-        let is_beside = |it: &&String| it.starts_with(&pack.name) && it.ends_with(".bad");
+        let is_beside = |it: &&String| it.starts_with(&pack.name) && has_extension(it, "bad");
         names_in(&folder)?.iter().filter(is_beside).try_for_each(|it| remove(&folder.join(it)))
     }
 

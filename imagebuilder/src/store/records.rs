@@ -91,6 +91,7 @@ impl Store {
     /// Notes that a manifest, whose blobs are all here, is an image. Commits what was added.
     pub fn add_image(&self, image: &StoredImage) -> Result<(), StoreError> {
         let gate = Gate::shared(self.root())?;
+        let had_pack = self.inner.packs.is_pending();
         self.commit_inside(&gate)?;
         let path = self.image_path(image.digest);
         if self.image(image.digest)?.is_some() {
@@ -98,8 +99,11 @@ impl Store {
             note_use(&path);
             return Ok(());
         }
-        // What another process made may not be on the disk yet.
-        self.sync_found()?;
+        // What another process made may not be on the disk yet. A commit syncs the packs' folder.
+        if !had_pack {
+            sync_folder(&self.root().join("packs"))?;
+        }
+        self.sync_found_files()?;
         let StoredImage { digest, size, media_type, added } = image.clone();
         let record = ImageRecord { media_type, digest: digest.to_string(), size, added };
         self.write_record(&path, &record)?;

@@ -56,9 +56,9 @@ impl<'a> Retirement<'a> {
             let name = format!("{:016x}", fastrand::Rng::new().u64(..));
             let path = self.root.join("retired").join(name);
             fs::create_dir(&path).map_err(failed("write", &path))?;
-            let list = self.living.ids.iter().map(|it| format!("{it}\n")).collect::<String>();
+            let ids: Vec<&str> = self.living.ids.iter().map(String::as_str).collect();
             let waits = path.join(WAITS);
-            fs::write(&waits, list).map_err(failed("write", &waits))?;
+            fs::write(&waits, ids.join("\n")).map_err(failed("write", &waits))?;
             self.folder = Some(path);
         }
         Ok(self.folder.as_deref().unwrap_or(self.root))

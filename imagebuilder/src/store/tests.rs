@@ -1,6 +1,6 @@
 //! The store as one or several processes use it.
 
-use super::*;
+use super::{files::has_extension, *};
 
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ fn packs(store: &Store) -> Vec<String> {
 
 /// Changes the last byte of the newest pack.
 fn damage_pack(store: &Store) {
-    let name = packs(store).into_iter().rfind(|it| it.ends_with(".pack")).unwrap();
+    let name = packs(store).into_iter().rfind(|it| has_extension(it, "pack")).unwrap();
     let path = store.root().join("packs").join(name);
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -182,23 +182,26 @@ fn a_commit_of_nothing_and_of_what_is_there_already_makes_no_pack() {
     assert_eq!(packs(&store).len(), 4, "{:?}", packs(&store));
 }
 
+/// What one of several threads does.
+fn add_and_read(store: &Store, thread: u64) {
+    for number in 0..100 {
+        let bytes = bytes(thread * 1000 + number, 3000);
+        let key = Digest::of(&bytes);
+        store.add_object(ObjectKind::Segment, key, &bytes).unwrap();
+        if number % 25 == thread {
+            store.commit().unwrap();
+        }
+        assert_eq!(store.object(ObjectKind::Segment, key).unwrap(), Some(bytes));
+    }
+}
+
 #[test]
 fn threads_add_read_and_commit_at_once() {
     let (_folder, store) = store();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let store = store.clone();
-            scope.spawn(move || {
-                for number in 0..100 {
-                    let bytes = bytes(thread * 1000 + number, 3000);
-                    let key = Digest::of(&bytes);
-                    store.add_object(ObjectKind::Segment, key, &bytes).unwrap();
-                    if number % 25 == thread {
-                        store.commit().unwrap();
-                    }
-                    assert_eq!(store.object(ObjectKind::Segment, key).unwrap(), Some(bytes));
-                }
-            });
+            scope.spawn(move || add_and_read(&store, thread));
         }
     });
     store.commit().unwrap();
@@ -253,7 +256,7 @@ fn a_pack_without_its_file_and_an_index_that_is_none_are_as_if_not_there() {
     let key = Digest::of(b"a");
     store.add_object(ObjectKind::Segment, key, b"a").unwrap();
     store.commit().unwrap();
-    for name in packs(&store).iter().filter(|it| it.ends_with(".pack")) {
+    for name in packs(&store).iter().filter(|it| has_extension(it, "pack")) {
         fs::remove_file(store.root().join("packs").join(name)).unwrap();
     }
     fs::write(store.root().join("packs/0000000009-x.idx"), "rbindex2").unwrap();
@@ -295,7 +298,7 @@ fn a_hit_notes_the_use_of_a_record() {
 
 #[test]
 fn what_no_name_points_to_goes_by_its_last_use() {
-    let (_folder, store) = store();
+    let (folder, store) = store();
     let mut layers = Vec::new();
     for number in 0..5 {
         let layer = compose(&store, &[&bytes(100, 5000), &bytes(number, 20_000)]);
@@ -321,7 +324,9 @@ fn what_no_name_points_to_goes_by_its_last_use() {
     assert_eq!((pruned.steps, pruned.images.clone()), (2, vec![unnamed]));
     assert_eq!((planned.steps, planned.images), (pruned.steps, pruned.images.clone()));
     assert!(28_000 < pruned.freed, "{pruned:?}");
-    let store = another(&store);
+    // What a process has added stays as long as it lives.
+    drop(store);
+    let store = Store::open(&folder.path().join("store")).unwrap();
     assert_eq!(is_there(&store), [true, false, true, true, true]);
 
     let limits = Limits { max_size: Some(58_000), unused_since: None };
@@ -332,12 +337,12 @@ fn what_no_name_points_to_goes_by_its_last_use() {
     assert_eq!(store.read_blob(layers[0], 100_000).unwrap().len(), 25_000);
     let usage = store.usage().unwrap();
     assert_eq!((usage.steps, usage.images.len()), (0, 1));
-    assert!(usage.unreferenced < 5000, "{usage:?}");
+    assert!(usage.unreferenced < 10_000, "{usage:?}");
 }
 
 #[test]
 fn what_a_process_found_is_not_lost_to_it_when_another_prunes() {
-    let (_folder, store) = store();
+    let (folder, store) = store();
     let segments = [bytes(1, 5000), bytes(2, 5000)];
     let segments: Vec<&[u8]> = segments.iter().map(Vec::as_slice).collect();
     let old = compose(&store, &segments);
@@ -346,17 +351,17 @@ fn what_a_process_found_is_not_lost_to_it_when_another_prunes() {
     let pulled = writer.finish().unwrap();
     store.commit().unwrap();
     drop(store);
-    let root = _folder.path().join("store");
+    let root = folder.path().join("store");
     age(&Store::open(&root).unwrap(), "blobs/sha256", pulled.digest, 7);
 
     let builder = Store::open(&root).unwrap();
     assert!(builder.has(pulled.digest, pulled.size).unwrap());
     let new = compose(&builder, &[segments[1], segments[0]]);
-    let pruner = another(&builder);
-    let pruned = pruner.prune(&Limits::default()).unwrap();
+    let other = another(&builder);
+    let pruned = other.prune(&Limits::default()).unwrap();
     assert!(2 << 20 < pruned.later && pruned.freed < 1000, "{pruned:?}");
     for gone in [old, new, pulled.digest] {
-        assert_eq!(another(&pruner).size(gone).unwrap(), None);
+        assert_eq!(another(&other).size(gone).unwrap(), None);
     }
     // It still reads them, and what it adds is whole for all.
     assert_eq!(builder.read_blob(new, 100_000).unwrap().len(), 10_000);
@@ -365,7 +370,7 @@ fn what_a_process_found_is_not_lost_to_it_when_another_prunes() {
     let late = Store::open(&root).unwrap();
     assert_eq!(late.read_blob(new, 100_000).unwrap().len(), 10_000);
     assert_eq!(late.read_blob(pulled.digest, 3 << 20).unwrap().len(), 2 << 20);
-    drop((builder, pruner, late));
+    drop((builder, other, late));
     let last = Store::open(&root).unwrap();
     assert_eq!(files(&last, "retired"), 0);
     last.prune(&Limits::default()).unwrap();
@@ -387,7 +392,7 @@ fn what_a_process_is_adding_is_not_pruned_by_another() {
 
 #[test]
 fn many_small_packs_become_one() {
-    let (_folder, store) = store();
+    let (folder, store) = store();
     let mut segments = Vec::new();
     for number in 0..70 {
         segments.push(bytes(number, 500));
@@ -398,7 +403,7 @@ fn many_small_packs_become_one() {
     let layer = compose(&store, &all);
     image_of(&store, layer, Some("all:1"));
     drop(store);
-    let store = Store::open(&_folder.path().join("store")).unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
     store.prune(&Limits::default()).unwrap();
     assert_eq!(packs(&store).len(), 2, "{:?}", packs(&store));
     assert_eq!(store.read_blob(layer, 100_000).unwrap().len(), 35_000);

@@ -77,11 +77,11 @@ impl Store {
             reached.push((image.digest, reach));
         }
         let image = |(digest, reach): (Digest, Reach<'_>)| {
-            let named = names.iter().filter(|it| it.digest == digest);
+            let own = names.iter().filter(|it| it.digest == digest);
             let alone = nodes(&reach).filter(|(node, _)| count.get(node) == Some(&1));
             ImageUsage {
                 digest,
-                names: named.map(|it| it.name.clone()).collect(),
+                names: own.map(|it| it.name.clone()).collect(),
                 size: reach.size,
                 alone: alone.map(|it| it.1).sum(),
             }

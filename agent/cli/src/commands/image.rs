@@ -11,6 +11,7 @@ use rbuild_imagebuilder::{
 };
 use serde_json::{Value, json};
 
+use super::cache::keep_below_limit;
 use crate::{
     args::{Global, Image},
     console::{self, size},
@@ -34,7 +35,12 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
         Image::Rm { images } => remove(&store(global)?, images),
         Image::Tag { source, target } => tag(&store(global)?, source, target),
         Image::Save(args) => save_load::save(args, &store(global)?),
-        Image::Load(args) => save_load::load(args, &store(global)?),
+        Image::Load(args) => {
+            let store = store(global)?;
+            save_load::load(args, &store)?;
+            keep_below_limit(&store, global);
+            Ok(())
+        }
         Image::Copy(args) => copy::copy(args, global),
         Image::Push(args) => transfer::push(args, global),
         Image::Pull(args) if args.all_platforms => copy::pull(&args.images, global),
@@ -43,7 +49,7 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
 }
 
 /// Opens the store that is asked for.
-fn store(global: &Global) -> Result<Store, Failure> {
+pub(super) fn store(global: &Global) -> Result<Store, Failure> {
     let folder = host::store_folder(global.store.as_deref())?;
     Store::open(&folder).map_err(store_failure)
 }
@@ -162,7 +168,7 @@ fn remove(store: &Store, images: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn short_name(full: &str) -> String {
+pub(super) fn short_name(full: &str) -> String {
     full.parse::<Reference>().map_or_else(|_| full.to_owned(), |it| it.to_string())
 }
 

@@ -24,7 +24,9 @@ use self::{
     files::{Source, read_dockerfile, read_ignore},
     push::{Push, Pushed},
 };
-use super::{layout_failure, name, store, store_failure, transfer::transfer_failure};
+use super::{
+    keep_below_limit, layout_failure, name, store, store_failure, transfer::transfer_failure,
+};
 use crate::{
     args::{Global, ImageBuild, formats::MediaTypes},
     console::{self, images::Images},
@@ -91,7 +93,9 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         Some(push) => push.finish(&store, digest, &names, &view)?,
         None => Vec::new(),
     };
-    report(args, &names, &built, &pushed)
+    report(args, &names, &built, &pushed)?;
+    keep_below_limit(&store, global);
+    Ok(())
 }
 
 fn report(

@@ -18,7 +18,7 @@ use rbuild_imagebuilder::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{catalog_failure, store, store_failure};
+use super::{catalog_failure, keep_below_limit, store, store_failure};
 use crate::{
     args::{
         Global,
@@ -200,6 +200,7 @@ pub(super) fn pull(args: &Pull, global: &Global) -> Result<(), Failure> {
             .map_err(transfer_failure)?;
         print(&name, image.digest, args.json.then_some(&report))?;
     }
+    keep_below_limit(&store, global);
     Ok(())
 }
 
