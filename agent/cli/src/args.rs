@@ -6,6 +6,7 @@ use clap_complete::Shell;
 
 pub(crate) mod check;
 pub(crate) mod deploy;
+mod layers;
 pub(crate) mod run;
 
 pub(crate) use run::{Log, Packaging, Run};
@@ -209,6 +210,9 @@ pub(crate) struct ImageBuild {
     /// Ask no registry: bases must be in the store
     #[arg(long)]
     pub(crate) offline: bool,
+
+    #[command(flatten)]
+    pub(crate) layers: layers::Layers,
 
     /// Write the digest into this file too
     #[arg(long, value_name = "FILE")]

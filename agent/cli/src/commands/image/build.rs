@@ -59,7 +59,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         bases: &bases,
         build_args: &build_args,
         platform: &platform,
-        layers: layer::Options::default(),
+        layers: layer::Options { compression: args.layers.compression },
         uploads: None,
         cache: if args.no_cache { Cache::Ignore } else { Cache::Use },
         epoch,
