@@ -8,6 +8,7 @@ pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod deploy;
 pub(crate) mod formats;
+mod layers;
 pub(crate) mod registry;
 pub(crate) mod run;
 
@@ -199,6 +200,9 @@ pub(crate) struct ImageBuild {
     /// Ask no registry: bases must be in the store
     #[arg(long)]
     pub(crate) offline: bool,
+
+    #[command(flatten)]
+    pub(crate) layers: layers::Layers,
 
     /// Write the digest into this file too
     #[arg(long, value_name = "FILE")]

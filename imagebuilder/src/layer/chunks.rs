@@ -1,5 +1,5 @@
-//! Large files are cut where their content says so (FastCDC, the 2020 flavour), so that a change
-//! in one place leaves the other chunks what they are.
+//! Large files are cut where their content says so (`FastCDC`, the 2020 flavour), so that a
+//! change in one place leaves the other chunks what they are.
 //!
 //! Where a file is cut is remembered by its digest: it is read for that once.
 //!

@@ -12,7 +12,7 @@ pub(super) const MARGIN: usize = 16;
 
 /// The most bits of a code (RFC 1951, 3.2.7).
 const LONGEST_CODE: usize = 15;
-/// An entry for a literal byte.
+/// An entry for literal bytes: as many as its base says.
 const LITERAL: u32 = 1 << 31;
 /// An entry that is no literal and no length: the end of the block, a further table, or nothing.
 const OTHER: u32 = 1 << 30;
@@ -139,6 +139,7 @@ impl Walker {
         lengths[144..256].fill(9);
         lengths[256..280].fill(7);
         self.literals.build(&lengths, literal)?;
+        self.literals.join_literals();
         self.distances.build(&[5; 30], distance)
     }
 
@@ -172,6 +173,7 @@ impl Walker {
             done = end;
         }
         self.literals.build(&all[..literals], literal)?;
+        self.literals.join_literals();
         self.distances.build(&all[literals..literals + distances], distance)
     }
 
@@ -185,32 +187,33 @@ impl Walker {
         u8::try_from((entry >> BASE) & BASE_MASK).ok()
     }
 
+    /// Goes through short codes of literals, and gives the first entry that is none of them.
+    #[inline]
+    #[expect(clippy::option_option, reason = "the end of the stream, and nothing else yet")]
+    fn skip_literals(&self, bits: &mut Bits<'_>, total: &mut u64) -> Option<Option<u32>> {
+        bits.refill()?;
+        for _ in 0..4 {
+            let entry = self.literals.main[bits.peek::<2048>()];
+            if entry & LITERAL == 0 {
+                return Some(Some(entry));
+            }
+            bits.consume(entry);
+            *total += u64::from((entry >> BASE) & BASE_MASK);
+        }
+        Some(None)
+    }
+
     /// Goes through the codes of a block to its end.
     fn skip_codes(&self, bits: &mut Bits<'_>, total: &mut u64, most: u64) -> Option<()> {
-        let literals = &self.literals.main;
         while *total <= most {
-            // 56 bits or more: four short literals, or a length with its distance (48 at most).
+            let Some(mut entry) = self.skip_literals(bits, total)? else { continue };
+            // 56 bits or more: a length with its distance has 48 at most.
             bits.refill()?;
-            let mut entry = literals[bits.peek::<2048>()];
-            if entry & LITERAL != 0 {
-                for _ in 0..3 {
-                    bits.consume(entry);
-                    *total += 1;
-                    entry = literals[bits.peek::<2048>()];
-                    if entry & LITERAL == 0 {
-                        break;
-                    }
-                }
-                if entry & LITERAL != 0 {
-                    continue;
-                }
-                bits.refill()?;
-            }
             if entry & OTHER != 0 {
                 entry = self.literals.further(entry, bits)?;
                 if entry & LITERAL != 0 {
                     bits.consume(entry);
-                    *total += 1;
+                    *total += u64::from((entry >> BASE) & BASE_MASK);
                     continue;
                 }
                 if entry & OTHER != 0 {
@@ -237,7 +240,7 @@ impl Walker {
 
 fn literal(symbol: usize) -> u32 {
     match symbol {
-        0..256 => LITERAL,
+        0..256 => LITERAL | (1 << BASE),
         256 => OTHER | END,
         _ => match LENGTHS.get(symbol - 257) {
             Some((base, extra)) => (base << BASE) | (extra << EXTRA),
@@ -296,6 +299,24 @@ impl<const N: usize> Table<N> {
         self.build_further(&long)
     }
 
+    /// Lets entries stand for several literals where all their bits are in the index: few symbols
+    /// are looked up one by one then.
+    fn join_literals(&mut self) {
+        // Backwards: what is looked at lies before, and stands for one literal yet.
+        for place in (0..N).rev() {
+            let mut entry = self.main[place];
+            while entry & LITERAL != 0 {
+                let next = self.main[place >> (entry & BITS)];
+                let bits = (entry & BITS) + (next & BITS);
+                if next & LITERAL == 0 || Self::MAIN < bits as usize {
+                    break;
+                }
+                entry = (entry & !BITS) + (1 << BASE) + bits;
+            }
+            self.main[place] = entry;
+        }
+    }
+
     fn build_further(&mut self, long: &[(usize, usize, u32)]) -> Option<()> {
         let mut bits = [0; N];
         for (code, length, _) in long {
@@ -330,7 +351,7 @@ impl<const N: usize> Table<N> {
         }
         bits.consume(entry);
         let place = ((entry >> BASE) & BASE_MASK) as usize;
-        let offset = (bits.buffer & ((1 << more) - 1)) as usize;
+        let offset = bits.low(more);
         self.further.get(place + offset).copied()
     }
 }
@@ -368,13 +389,20 @@ impl Bits<'_> {
         let word = self.bytes.get(self.next..)?.first_chunk()?;
         self.buffer |= u64::from_le_bytes(*word) << self.count;
         self.next += ((63 - self.count) >> 3) as usize;
-        self.count |= 56;
+        self.count |= 0x38;
         Some(())
     }
 
     #[inline]
     fn peek<const N: usize>(&self) -> usize {
-        (self.buffer & (N as u64 - 1)) as usize
+        self.low(N.trailing_zeros())
+    }
+
+    /// The next bits, which are few.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "13 bits at most")]
+    fn low(&self, count: u32) -> usize {
+        (self.buffer & ((1 << count) - 1)) as usize
     }
 
     /// Takes the code of an entry.
@@ -395,7 +423,7 @@ impl Bits<'_> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "13 bits at most")]
     fn take(&mut self, count: u32) -> u32 {
-        let value = self.buffer & ((1 << count) - 1);
+        let value = self.low(count);
         self.buffer >>= count;
         self.count -= count;
         value as u32

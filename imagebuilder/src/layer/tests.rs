@@ -1,7 +1,7 @@
 //! Layers of all kinds of trees, and of trees that change.
 
 use std::{
-    collections::BTreeMap,
+    fmt::Write as _,
     fs,
     io::Read,
     path::Path,
@@ -134,7 +134,8 @@ fn a_layer_is_the_same_on_every_machine() {
         let nothing = &mut |_| ();
         let mut job = Job { options: method(name), ..job(&store, nothing) };
         let layer = write(&tree, &mut job).unwrap();
-        text += &format!("{name} {} {} {}\n", layer.size, layer.digest, layer.diff_id);
+        let Layer { size, digest, diff_id, .. } = layer;
+        writeln!(text, "{name} {size} {digest} {diff_id}").unwrap();
     }
     expect_test::expect![[r#"
         gzip 4304875 sha256:db4d5603441ac9c464f854b80df2b17b31dcd4317ce958ab32d15bc75246cb25 sha256:13d3e0ae860514b5e5039959cc5fd75b0c439bd3cb8e98f8e2588fdb1cf6d424
@@ -204,7 +205,7 @@ fn place() -> tempfile::TempDir {
 
 /// A tree that is changed at random.
 struct Random {
-    random: fastrand::Rng,
+    dice: fastrand::Rng,
     folder: tempfile::TempDir,
     tree: Tree,
     files: usize,
@@ -212,8 +213,8 @@ struct Random {
 
 impl Random {
     fn new(seed: u64) -> Self {
-        let (random, folder) = (fastrand::Rng::with_seed(seed), place());
-        let mut it = Self { random, folder, tree: Tree::default(), files: 0 };
+        let (dice, folder) = (fastrand::Rng::with_seed(seed), place());
+        let mut it = Self { dice, folder, tree: Tree::default(), files: 0 };
         for _ in 0..60 {
             it.add();
         }
@@ -221,36 +222,36 @@ impl Random {
     }
 
     fn content(&mut self) -> Kind {
-        let size = match self.random.u8(..) {
+        let size = match self.dice.u8(..) {
             0..20 => 0,
-            20..150 => self.random.usize(..3000),
-            150..253 => self.random.usize(..100_000),
-            _ => self.random.usize(1 << 20..4 << 20),
+            20..150 => self.dice.usize(..3000),
+            150..253 => self.dice.usize(..100_000),
+            _ => self.dice.usize(1 << 20..4 << 20),
         };
         self.files += 1;
-        let content = noise(self.random.u64(..40), size);
+        let content = noise(self.dice.u64(..40), size);
         bytes(self.folder.path(), &self.files.to_string(), &content)
     }
 
     fn add(&mut self) {
-        let name = format!("{}/{}", self.random.alphabetic(), self.random.u32(..));
-        let kind = match self.random.u8(..10) {
+        let name = format!("{}/{}", self.dice.alphabetic(), self.dice.u32(..));
+        let kind = match self.dice.u8(..10) {
             0 => Kind::Folder,
-            1 => Kind::Symlink(vec![b'x'; self.random.usize(1..300)]),
+            1 => Kind::Symlink(vec![b'x'; self.dice.usize(1..300)]),
             _ => self.content(),
         };
         self.tree.insert(path(&name), entry(kind));
     }
 
     fn any(&mut self) -> TreePath {
-        let number = self.random.usize(..self.tree.len());
+        let number = self.dice.usize(..self.tree.len());
         self.tree.entries().nth(number).unwrap().0.clone()
     }
 
     /// Changes something.
     fn edit(&mut self) {
         let path = self.any();
-        match self.random.u8(..6) {
+        match self.dice.u8(..6) {
             0 | 1 => self.add(),
             2 => self.tree.remove(&path),
             3 => {
@@ -258,11 +259,11 @@ impl Random {
                 self.tree.insert(path, entry(kind));
             }
             4 => {
-                let mtime = [0, -1, 1 << 40, 77][self.random.usize(..4)];
+                let mtime = [0, -1, 1 << 40, 77][self.dice.usize(..4)];
                 self.tree.get_mut(&path).unwrap().meta.mtime = mtime;
             }
             _ => {
-                let value = noise(1, self.random.usize(..3000));
+                let value = noise(1, self.dice.usize(..3000));
                 let meta = &mut self.tree.get_mut(&path).unwrap().meta;
                 meta.xattrs.insert(b"user.x".to_vec(), value);
             }
@@ -303,8 +304,12 @@ fn unpacked(method: &str, blob: &[u8]) -> usize {
         _ => drop(flate2::read::GzDecoder::new(blob).read_to_end(&mut tar).unwrap()),
     }
     let mut archive = tar::Archive::new(tar.as_slice());
-    let entries = archive.entries().unwrap();
-    entries.map(|it| std::io::copy(&mut it.unwrap(), &mut std::io::sink()).unwrap()).count()
+    let mut count = 0;
+    for entry in archive.entries().unwrap() {
+        std::io::copy(&mut entry.unwrap(), &mut std::io::sink()).unwrap();
+        count += 1;
+    }
+    count
 }
 
 /// A tree of many files of a few kilobytes each, 6 MB in all.
@@ -325,6 +330,7 @@ fn segments(store: &Store, layer: &Layer) -> Vec<Digest> {
 
 #[test]
 fn an_edit_moves_a_segment_or_two() {
+    type Edit<'a> = &'a dyn Fn(&mut Tree);
     let folder = place();
     let store = Store::open(&folder.path().join("store")).unwrap();
     let tree = many(folder.path());
@@ -332,7 +338,7 @@ fn an_edit_moves_a_segment_or_two() {
         segments(&store, &write_like(&store, &tree, Options::default(), 2, "x").unwrap().0);
     assert!((4..20).contains(&before.len()), "{} segments", before.len());
     let new = || bytes(folder.path(), "new", &noise(5000, 4000));
-    let edits: [(&str, &dyn Fn(&mut Tree)); 5] = [
+    let edits: [(&str, Edit<'_>); 5] = [
         ("first", &|it| it.insert(path("a"), entry(new()))),
         ("middle", &|it| it.insert(path("many/0700a"), entry(new()))),
         ("last", &|it| it.insert(path("z"), entry(new()))),
@@ -406,7 +412,10 @@ fn checkpoints_that_are_damaged_are_not_used() {
 
 /// Remembers what was uploaded.
 #[derive(Default)]
-struct Heard(Arc<Mutex<BTreeMap<usize, (Vec<u8>, Option<Blob>)>>>);
+struct Heard(Arc<Mutex<Vec<Received>>>);
+
+/// The bytes of one layer, and what it was said to be in the end.
+type Received = (Vec<u8>, Option<Blob>);
 
 struct Hearing {
     heard: Heard,
@@ -417,18 +426,18 @@ impl Uploads for Heard {
     fn begin(&self) -> Option<Box<dyn Upload>> {
         let mut heard = self.0.lock().unwrap();
         let number = heard.len();
-        heard.insert(number, (Vec::new(), None));
+        heard.push((Vec::new(), None));
         Some(Box::new(Hearing { heard: Heard(Arc::clone(&self.0)), number }))
     }
 }
 
 impl Upload for Hearing {
     fn write(&mut self, bytes: &[u8]) {
-        self.heard.0.lock().unwrap().get_mut(&self.number).unwrap().0.extend_from_slice(bytes);
+        self.heard.0.lock().unwrap()[self.number].0.extend_from_slice(bytes);
     }
 
     fn finish(self: Box<Self>, blob: Blob) {
-        self.heard.0.lock().unwrap().get_mut(&self.number).unwrap().1 = Some(blob);
+        self.heard.0.lock().unwrap()[self.number].1 = Some(blob);
     }
 }
 
@@ -449,7 +458,7 @@ fn an_upload_gets_all_bytes_if_something_is_new() {
     let other = write(&tree);
     let heard = heard.0.lock().unwrap();
     assert_eq!(heard.len(), 2, "a layer with nothing new is not uploaded");
-    for (layer, (bytes, blob)) in [first, other].iter().zip(heard.values()) {
+    for (layer, (bytes, blob)) in [first, other].iter().zip(heard.iter()) {
         let Layer { digest, size, .. } = *layer;
         assert_eq!((Digest::of(bytes), *blob), (digest, Some(Blob { digest, size })));
     }

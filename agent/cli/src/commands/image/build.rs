@@ -72,7 +72,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         bases: &bases,
         build_args: &build_args,
         platform: &platform,
-        layers: layer::Options::default(),
+        layers: layer::Options { compression: args.layers.compression },
         format: match args.format {
             MediaTypes::Oci => image::Format::Oci,
             MediaTypes::Docker => image::Format::Docker,
