@@ -115,6 +115,15 @@ impl Contents {
         table.finish()
     }
 
+    /// Puts a table together of its parts, in zstd: what is removed, and what is there. Whether they
+    /// are such is seen when they are read.
+    pub fn of_parts(removed: &[u8], here: &[u8]) -> Self {
+        let size = u32::try_from(removed.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let rest = [size.as_slice(), removed, here].concat();
+        let sum = xxh3_64(&rest).to_le_bytes();
+        Self([MAGIC.as_slice(), &sum, &rest].concat())
+    }
+
     /// A table as it was kept; none if it is of another format, or damaged.
     pub fn parse(bytes: Vec<u8>) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC)?;
@@ -243,10 +252,7 @@ impl Writer {
     fn finish(self) -> Result<Contents, ContentsError> {
         let removed = self.removed.finish().map_err(ContentsError::Write)?;
         let here = self.here.finish().map_err(ContentsError::Write)?;
-        let size = u32::try_from(removed.len()).unwrap_or(u32::MAX).to_le_bytes();
-        let rest = [size.as_slice(), &removed, &here].concat();
-        let sum = xxh3_64(&rest).to_le_bytes();
-        Ok(Contents([MAGIC.as_slice(), &sum, &rest].concat()))
+        Ok(Contents::of_parts(&removed, &here))
     }
 }
 
