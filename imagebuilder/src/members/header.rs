@@ -16,15 +16,15 @@ const SPACES: i64 = 8 * 32;
 pub(super) struct Header([u8; BLOCK]);
 
 impl Header {
-    pub(super) fn parse(block: [u8; BLOCK]) -> io::Result<Self> {
-        let header = Self(block);
+    pub(super) fn parse(block: &[u8; BLOCK]) -> io::Result<Self> {
+        let header = Self(*block);
         let stored = number(header.field(148, 8)).unwrap_or(-1);
         let field: i64 = header.field(148, 8).iter().map(|it| i64::from(*it)).sum();
         let mut sum = SPACES - field;
-        for byte in &block {
+        for byte in block {
             sum += i64::from(*byte);
         }
-        let is_right = stored == sum || stored == signed_sum(&block);
+        let is_right = stored == sum || stored == signed_sum(block);
         match is_right {
             true => Ok(header),
             false => Err(invalid("a header has a wrong checksum")),
