@@ -114,6 +114,13 @@ fn image(sandbox: &Sandbox, layers: &[Layer], change: &dyn Fn(&mut Value, &mut V
     root
 }
 
+/// Runs a program, and writes down how much memory it had at most, in KiB.
+const SCRIPT: &str = "import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], 'w').write(str(peak))
+sys.exit(code)";
+
 /// Builds on an image and copies all of it, and tells how much memory that took, in KiB.
 fn build(sandbox: &Sandbox, layout: &std::path::Path) -> (Finished, u64) {
     let layout = layout.display();
@@ -123,11 +130,6 @@ fn build(sandbox: &Sandbox, layout: &std::path::Path) -> (Finished, u64) {
     );
     sandbox.write("ctx/Dockerfile", dockerfile);
     sandbox.write("ctx/hello", "hello\n");
-    const SCRIPT: &str = "import resource, subprocess, sys
-code = subprocess.call(sys.argv[2:])
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-open(sys.argv[1], 'w').write(str(peak))
-sys.exit(code)";
     let peak = sandbox.path().join("tmp/peak").display().to_string();
     let run = sandbox.rbuild(["image", "build", "-t", "x:latest", "ctx"]);
     let finished = run.under(["python3", "-c", SCRIPT, &peak]).within(LONGEST).go();
