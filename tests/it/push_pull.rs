@@ -1,12 +1,6 @@
 //! Images go to registries that others wrote, and are read there by programs that others wrote.
 
-use std::{
-    collections::HashSet,
-    fs,
-    sync::Mutex,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, fs, sync::Mutex};
 
 use rbuild_tests::{
     Sandbox,
@@ -142,11 +136,6 @@ fn no_layer_of_a_base_is_downloaded_for_nothing() {
         sandbox.write("ctx/Dockerfile", dockerfile.replace("BASE", &below));
         let from = registry.requests("lazy").len();
         build(&sandbox, &above);
-        // The line of a blob may come after the blob; one that is too many is found by the next.
-        let end = Instant::now() + Duration::from_secs(10);
-        while asked(registry, "lazy", from) != want && Instant::now() < end {
-            thread::yield_now();
-        }
         assert_eq!(asked(registry, "lazy", from), want, "{dockerfile}");
     };
     let config_alone = "FROM BASE\nENV A=1\nLABEL b=2\nCMD [\"/x\"]\n";
@@ -157,7 +146,7 @@ fn no_layer_of_a_base_is_downloaded_for_nothing() {
     let copy = "FROM BASE\nCOPY hello /app/\n";
     built(copy, [1, 0, 0, 1]);
     built(copy, [1, 0, 0, 0]);
-    built("FROM BASE\nWORKDIR /w\nCOPY hello hello /etc/\n", [1, 0, 0, 0]);
+    built("FROM BASE\nWORKDIR /w\nCOPY hello /etc/other\n", [1, 0, 0, 0]);
     // A file of it.
     built("FROM scratch\nCOPY --from=BASE /etc/hello /\n", [1, 0, 0, 1]);
     built("FROM scratch\nCOPY --from=BASE /etc/hello /\nENV A=1\n", [1, 0, 0, 0]);
