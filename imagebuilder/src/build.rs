@@ -8,6 +8,9 @@
 //! format of layers, what lies below, the instruction once its variables are replaced, and the
 //! content of what it copies. What is written has exactly the content that the key was made of,
 //! or it is an error. When a key cannot be known, the step runs.
+//!
+//! **Architecture invariant:** no layer of a base is read before a step has to know what lies in it,
+//! and then by its table of contents; only a file that is copied out of it needs its bytes.
 
 mod done;
 mod owner;

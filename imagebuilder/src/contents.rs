@@ -115,6 +115,15 @@ impl Contents {
         table.finish()
     }
 
+    /// Puts a table together of its parts, in zstd: what is removed, and what is there. Whether they
+    /// are such is seen when they are read.
+    pub fn of_parts(removed: &[u8], here: &[u8]) -> Self {
+        let size = u32::try_from(removed.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let rest = [size.as_slice(), removed, here].concat();
+        let sum = xxh3_64(&rest).to_le_bytes();
+        Self([MAGIC.as_slice(), &sum, &rest].concat())
+    }
+
     /// A table as it was kept; none if it is of another format, or damaged.
     pub fn parse(bytes: Vec<u8>) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC)?;
@@ -243,10 +252,7 @@ impl Writer {
     fn finish(self) -> Result<Contents, ContentsError> {
         let removed = self.removed.finish().map_err(ContentsError::Write)?;
         let here = self.here.finish().map_err(ContentsError::Write)?;
-        let size = u32::try_from(removed.len()).unwrap_or(u32::MAX).to_le_bytes();
-        let rest = [size.as_slice(), &removed, &here].concat();
-        let sum = xxh3_64(&rest).to_le_bytes();
-        Ok(Contents([MAGIC.as_slice(), &sum, &rest].concat()))
+        Ok(Contents::of_parts(&removed, &here))
     }
 }
 
@@ -328,10 +334,14 @@ fn write_kind(out: &mut Sink<impl Write>, kind: &Kind) -> io::Result<()> {
     }
 }
 
+/// One part of a table, unpacked.
+type PartReader<'a> = Source<BufReader<Decoder<'static, BufReader<&'a [u8]>>>>;
+
 /// Reads one part of a table; after damage, there is nothing more.
 struct Items<'a> {
-    /// None at the end.
-    source: Option<Source<BufReader<Decoder<'static, BufReader<&'a [u8]>>>>>,
+    /// None if the part cannot be unpacked.
+    source: Option<PartReader<'a>>,
+    is_over: bool,
     count: u64,
     last: TreePath,
     number: u64,
@@ -339,18 +349,22 @@ struct Items<'a> {
 
 impl<'a> Items<'a> {
     fn new(part: &'a [u8]) -> Self {
-        // What the decoder does not take is no part, and then there is no end mark.
         let source = Decoder::new(part).ok().map(|it| Source(BufReader::new(it)));
-        Self { source, count: 0, last: TreePath::ROOT, number: 0 }
+        Self { source, is_over: false, count: 0, last: TreePath::ROOT, number: 0 }
     }
 
-    /// None at the end, or if what follows is none.
-    fn item(&mut self) -> Option<Option<Item>> {
-        let source = self.source.as_mut()?;
-        let tag = source.byte()?;
-        if tag == END {
-            return (source.number()? == self.count).then_some(None);
+    /// The next line; `None` at the end.
+    fn line(&mut self) -> Result<Option<Item>, Damaged> {
+        let source = self.source.as_mut().ok_or(Damaged)?;
+        match source.byte().ok_or(Damaged)? {
+            END if source.number() == Some(self.count) => Ok(None),
+            END => Err(Damaged),
+            tag => self.item(tag).map(Some).ok_or(Damaged),
         }
+    }
+
+    fn item(&mut self, tag: u8) -> Option<Item> {
+        let source = self.source.as_mut()?;
         let number = self.number.checked_add(source.number()?)?;
         let path = source.path(&self.last)?;
         let what = match tag {
@@ -359,12 +373,12 @@ impl<'a> Items<'a> {
             tag => {
                 let meta = source.meta()?;
                 let kind = read_kind(source, tag)?;
-                let kept = (tag == FILE_KEPT).then(|| source.bytes());
-                What::Here { kind, meta, kept: kept.map_or(Some(None), |it| it.map(Some))? }
+                let kept = if tag == FILE_KEPT { Some(source.bytes()?) } else { None };
+                What::Here { kind, meta, kept }
             }
         };
         (self.count, self.number, self.last) = (self.count + 1, number, path.clone());
-        Some(Some(Item { path, number, what }))
+        Some(Item { path, number, what })
     }
 }
 
@@ -372,15 +386,12 @@ impl Iterator for Items<'_> {
     type Item = Result<Item, Damaged>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.source.as_ref()?;
-        let item = self.item();
-        if !matches!(item, Some(Some(_))) {
-            self.source = None;
+        if self.is_over {
+            return None;
         }
-        match item {
-            Some(item) => item.map(Ok),
-            None => Some(Err(Damaged)),
-        }
+        let line = self.line();
+        self.is_over = !matches!(line, Ok(Some(_)));
+        line.transpose()
     }
 }
 

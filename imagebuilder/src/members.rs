@@ -164,7 +164,7 @@ impl Members<'_> {
     fn header(&mut self) -> Result<Option<Header>, MembersError> {
         let Some(block) = self.block_or_end()? else { return Ok(None) };
         if block.iter().any(|it| *it != 0) {
-            return Ok(Some(Header::parse(block)?));
+            return Ok(Some(Header::parse(&block)?));
         }
         match self.block_or_end()? {
             Some(block) if block.iter().any(|it| *it != 0) => {

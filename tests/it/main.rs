@@ -1,6 +1,7 @@
 //! Tests of the whole program, as a user meets it: its arguments, what it prints, how it exits, and
 //! what others make of its images. One module a subject.
 
+mod attacks;
 mod bad_input;
 mod check;
 mod compatibility;

@@ -290,7 +290,8 @@ impl Stage {
         let user = self.config.user();
         let key = self.key(inputs, "rbuild workdir 1").with(path.as_bytes()).with(&user).finish();
         if let Some(done) = recall(inputs, key)? {
-            return self.reuse(done, emit);
+            self.reuse(done, emit);
+            return Ok(());
         }
         self.read_rootfs(inputs)?;
         let owner = match user.as_str() {
@@ -345,7 +346,8 @@ impl Stage {
                 }
                 let keys = [key.finish()];
                 if let Some(done) = recall(inputs, keys[0])? {
-                    return self.reuse(done, emit);
+                    self.reuse(done, emit);
+                    return Ok(());
                 }
                 let copied = self.copied(inputs, &job, found)?;
                 self.write(inputs, copied, &keys, emit)
@@ -376,7 +378,8 @@ impl Stage {
             .fold(key.clone().with("layers").with(stack(layers)), Framed::with)
             .finish();
         if let Some(done) = recall(inputs, by_layers)? {
-            return self.reuse(done, emit);
+            self.reuse(done, emit);
+            return Ok(());
         }
         let rootfs = Rootfs::read_from(inputs.found(), layers)?;
         let found = sources::in_rootfs(&rootfs, &job.sources)?;
@@ -388,7 +391,8 @@ impl Stage {
         let keys = [by_layers, by_content.finish()];
         if let Some(done) = recall(inputs, keys[1])? {
             inputs.store.remember(keys[0], &done)?;
-            return self.reuse(done, emit);
+            self.reuse(done, emit);
+            return Ok(());
         }
         let mut copied = self.copied(inputs, job, found)?;
         let scratch = inputs.store.scratch()?;
@@ -436,14 +440,13 @@ impl Stage {
     }
 
     /// Uses a layer that was made before.
-    fn reuse(&mut self, done: Done, emit: &mut dyn FnMut(Event<'_>)) -> Result<(), BuildErrorKind> {
+    fn reuse(&mut self, done: Done, emit: &mut dyn FnMut(Event<'_>)) {
         emit(Event::StepCached);
         if let Some(layer) = done.layer.and_then(DoneLayer::read) {
             // What was read of the layers below says nothing of this one.
             self.forget_rootfs();
             self.layers.push(layer);
         }
-        Ok(())
     }
 
     /// Writes a layer, and remembers it under `keys`.

@@ -16,14 +16,15 @@ const SPACES: i64 = 8 * 32;
 pub(super) struct Header([u8; BLOCK]);
 
 impl Header {
-    pub(super) fn parse(block: [u8; BLOCK]) -> io::Result<Self> {
-        let header = Self(block);
+    pub(super) fn parse(block: &[u8; BLOCK]) -> io::Result<Self> {
+        let header = Self(*block);
         let stored = number(header.field(148, 8)).unwrap_or(-1);
-        let bytes = || block.iter().enumerate().filter(|(at, _)| !(148..156).contains(at));
-        let unsigned: i64 = bytes().map(|(_, it)| i64::from(*it)).sum();
-        // Some old writers took bytes for signed.
-        let signed = || -> i64 { bytes().map(|(_, it)| i64::from(it.cast_signed())).sum() };
-        let is_right = stored == SPACES + unsigned || stored == SPACES + signed();
+        let field: i64 = header.field(148, 8).iter().map(|it| i64::from(*it)).sum();
+        let mut sum = SPACES - field;
+        for byte in block {
+            sum += i64::from(*byte);
+        }
+        let is_right = stored == sum || stored == signed_sum(block);
         match is_right {
             true => Ok(header),
             false => Err(invalid("a header has a wrong checksum")),
@@ -93,6 +94,12 @@ impl Header {
     pub(super) fn real_size(&self) -> io::Result<u64> {
         unsigned(self.field(483, 12))
     }
+}
+
+/// The sum as some old writers made it, who took bytes for signed.
+fn signed_sum(block: &[u8; BLOCK]) -> i64 {
+    let bytes = block.iter().enumerate().filter(|(at, _)| !(148..156).contains(at));
+    SPACES + bytes.map(|(_, it)| i64::from(it.cast_signed())).sum::<i64>()
 }
 
 /// Adds the places in a block that follows the header of a sparse file, and tells whether one more

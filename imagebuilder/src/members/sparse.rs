@@ -24,7 +24,7 @@ impl Sparse {
             end = offset.checked_add(*length).ok_or_else(broken)?;
             sum += length;
         }
-        match map.len() % 2 == 0 && end <= size && sum == stored {
+        match map.len().is_multiple_of(2) && end <= size && sum == stored {
             true => Ok(Self { places, size }),
             false => Err(broken()),
         }

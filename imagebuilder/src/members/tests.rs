@@ -391,6 +391,6 @@ fn counts_are_bounded() {
     };
     assert_eq!(read(file("x", "")), "it has more than 1,000,000 members");
     assert_eq!(read(pax(&[])), "it has a member with more than 1 MiB of headers");
-    let large = [extended(b'K', &[b'a'; 1_000_000]), file("x", "")].concat();
+    let large = [extended(b'K', &vec![b'a'; 1_000_000]), file("x", "")].concat();
     assert_eq!(read(large), "it has more than 256 MiB of extended headers");
 }

@@ -74,9 +74,8 @@ async fn pull(
     while let Some(repository) = repositories.pop_front() {
         let open = || Ok(Pieces { sender: sender.clone(), sent: sent.clone(), at: 0 });
         match client.pull_blob(&repository, blob, open, &|_| ()).await {
-            Ok(_) => return,
-            // Nobody reads on.
-            Err(RegistryError::Sink { .. }) => return,
+            // It is whole, or nobody reads on.
+            Ok(_) | Err(RegistryError::Sink { .. }) => return,
             Err(err) if repositories.is_empty() => drop(sender.send(Err(err))),
             Err(_) => {}
         }

@@ -175,6 +175,8 @@ mod tests {
             (tar(io_error(EIO)), outside, ""),
             (tar(io::Error::other(damaged())), outside, "build or pull the image again"),
             (BuildErrorKind::Rootfs(write()), outside, ""),
+            (RootfsError::Remote { layer, source: "gone".into() }.into(), outside, ""),
+            (tar(io::Error::other(RegistryError::NoUrl("x".into()))), input, ""),
             (BuildErrorKind::Rootfs(full()), outside, space),
             (SourceError::Rootfs(full()).into(), outside, space),
             (CopyError::Rootfs(full()).into(), outside, space),
