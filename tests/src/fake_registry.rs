@@ -42,16 +42,16 @@ use regex::Regex;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
+pub use self::{
+    fault::Fault,
+    quirk::{Anonymous, Bearer, Door, Lifetime, Quirk, Settings},
+    state::Asked,
+};
 use self::{
     fault::Trouble,
     problem::Problem,
     state::{Manifest, State},
     wire::{Body, Head, Reply, Wire},
-};
-pub use self::{
-    fault::Fault,
-    quirk::{Anonymous, Bearer, Door, Lifetime, Quirk, Settings},
-    state::Asked,
 };
 use crate::{namespace::Namespace, scratch::Scratch, store};
 
@@ -168,6 +168,11 @@ impl FakeRegistry {
     /// From now on nothing goes wrong any more.
     pub fn heal(&self) {
         self.shared.state().faults.clear();
+    }
+
+    /// How many faults are still to come: a test whose fault never came has shown nothing.
+    pub fn faults_left(&self) -> usize {
+        self.shared.state().faults.iter().map(Fault::left).sum()
     }
 
     /// From now on it differs in this way, too.
@@ -429,8 +434,8 @@ fn exchange(shared: &Shared, wire: &mut Wire, head: &Head, side: Side) -> io::Re
         }
     };
     let has_body = body.length() != Some(0);
-    let reply = fault::refusal(trouble.as_ref())
-        .unwrap_or_else(|| answer(shared, head, &mut body, side));
+    let reply =
+        fault::refusal(trouble.as_ref()).unwrap_or_else(|| answer(shared, head, &mut body, side));
     if body.is_broken {
         return Ok(false);
     }

@@ -24,7 +24,10 @@ type Outcome = Result<Value, (&'static str, String)>;
 pub(super) fn call(shared: &Shared, head: &Head, body: &mut Body<'_>) -> Reply {
     let mut text = String::new();
     if let Err(err) = body.take(1024 * 1024).read_to_string(&mut text) {
-        return answer(400, &json!({"__type": "SerializationException", "message": err.to_string()}));
+        return answer(
+            400,
+            &json!({"__type": "SerializationException", "message": err.to_string()}),
+        );
     }
     let target = head.header("x-amz-target").unwrap_or_default();
     let (_, name) = target.split_once('.').unwrap_or_default();

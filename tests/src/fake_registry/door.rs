@@ -106,11 +106,8 @@ fn check_aws(state: &mut State, head: &Head) -> Option<Reply> {
         let challenge = "Basic realm=\"https://fake.test/\",service=\"ecr.amazonaws.com\"";
         return Some(plain(401, "Not Authorized\n").with("Www-Authenticate", challenge));
     };
-    let spent = if user == "AWS" {
-        state.tokens.spend(&password, &[])
-    } else {
-        Err(Refusal::Unknown)
-    };
+    let spent =
+        if user == "AWS" { state.tokens.spend(&password, &[]) } else { Err(Refusal::Unknown) };
     match spent {
         Ok(()) => None,
         Err(Refusal::Expired) => Some(plain(
@@ -129,8 +126,7 @@ fn bearer(state: &mut State, head: &Head, needed: &[String]) -> Option<Refusal> 
 }
 
 fn challenge(shared: &Shared, needed: &[String], refusal: Refusal) -> String {
-    let mut text =
-        format!("Bearer realm=\"http://{}/token\",service=\"{SERVICE}\"", shared.host());
+    let mut text = format!("Bearer realm=\"http://{}/token\",service=\"{SERVICE}\"", shared.host());
     if !needed.is_empty() {
         text += &format!(",scope=\"{}\"", joined(needed).join(" "));
     }
@@ -173,7 +169,8 @@ fn scopes(head: &Head) -> Vec<String> {
 }
 
 fn unauthorized(challenge: &str) -> Reply {
-    let errors = json!({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]});
+    let errors =
+        json!({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]});
     Reply::new(401)
         .with("Www-Authenticate", challenge)
         .body("application/json; charset=utf-8", errors.to_string())
@@ -189,8 +186,8 @@ pub(super) fn token(shared: &Shared, head: &Head) -> Reply {
         state.accuse("a token for no service, or another");
     }
     let sent = credential(head);
-    let is_known = sent.is_some()
-        && sent.as_ref().map(|(user, password)| (&**user, &**password)) == user;
+    let is_known =
+        sent.is_some() && sent.as_ref().map(|(user, password)| (&**user, &**password)) == user;
     if (sent.is_some() && !is_known) || (!is_known && anonymous == Anonymous::Nothing) {
         return Reply::new(401).body("application/json", r#"{"details":"who are you?"}"#);
     }

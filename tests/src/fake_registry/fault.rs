@@ -56,6 +56,10 @@ impl Fault {
         Self { skip, ..self }
     }
 
+    pub(super) fn left(&self) -> usize {
+        self.times
+    }
+
     fn is_for(&self, head: &Head) -> bool {
         let target = format!("{}?{}", head.path, head.query);
         (self.method == "*" || self.method == head.method) && target.contains(&self.path)

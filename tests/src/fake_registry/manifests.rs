@@ -90,8 +90,7 @@ pub(super) fn put(
     target.manifests.insert(digest.clone(), manifest);
     drop(state);
     let location = shared.location(head, &format!("/v2/{repository}/manifests/{digest}"));
-    let reply =
-        Reply::new(201).with("Location", location).with("Docker-Content-Digest", &digest);
+    let reply = Reply::new(201).with("Location", location).with("Docker-Content-Digest", &digest);
     Ok(match subject.filter(|_| has_referrers) {
         Some(subject) => reply.with("OCI-Subject", subject),
         None => reply,
@@ -149,7 +148,8 @@ fn check_children(target: &Repository, index: &Value) -> Result<(), Problem> {
     for child in index["manifests"].as_array().into_iter().flatten() {
         let digest = child["digest"].as_str().unwrap_or_default();
         if !target.manifests.contains_key(digest) {
-            let message = format!("image {digest} is not there (ReferencedImagesNotFoundException)");
+            let message =
+                format!("image {digest} is not there (ReferencedImagesNotFoundException)");
             return Err(Problem::new(400, "MANIFEST_BLOB_UNKNOWN", message));
         }
     }

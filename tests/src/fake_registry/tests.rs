@@ -345,29 +345,22 @@ fn what_refers_to_a_manifest_is_listed_by_kind() {
 
 #[test]
 fn ecr_is_said_to_take_parts_so() {
-    let (_registry, mut connection) = with(Quirk::ECR);
+    let (registry, mut connection) = with(Quirk::ECR);
+    registry.create_repository("x");
     let (large, small) = (vec![7; 5 * MIB], vec![7; 5 * MIB - 1]);
-    connection = {
-        let (registry, connection) = (_registry, connection);
-        registry.create_repository("x");
-        let mut connection = connection;
-        let digest = digest_of(&[&*large, b"abc"].concat());
-        let answers = connection.upload("x", &[&large, b"abc"], &digest);
-        let statuses: Vec<_> = answers.iter().map(|it| it.status).collect();
-        assert_eq!(statuses, [201, 201, 201]);
-        let ranges: Vec<_> = answers[..2].iter().map(|it| it.header("range")).collect();
-        assert_eq!(ranges, ["0-5242879"; 2], "it is stuck");
-        let digest = digest_of(&[&*small, b"abc"].concat());
-        let answers = connection.upload("x", &[&small, b"abc"], &digest);
-        let text = String::from_utf8_lossy(&answers[2].body).into_owned();
-        assert!(answers[2].status == 400 && text.contains("LayerPartTooSmall"), "{text}");
-        registry.becomes(Quirk::LosesLaterParts);
-        let digest = digest_of(&[&*large, b"abc"].concat());
-        let answers = connection.upload("x", &[&large, b"abc"], &digest);
-        assert_eq!(answers[2].code(), "DIGEST_INVALID");
-        connection
-    };
-    drop(connection);
+    let digest = digest_of(&[&*large, b"abc"].concat());
+    let answers = connection.upload("x", &[&large, b"abc"], &digest);
+    let statuses: Vec<_> = answers.iter().map(|it| it.status).collect();
+    assert_eq!(statuses, [201, 201, 201]);
+    let ranges: Vec<_> = answers[..2].iter().map(|it| it.header("range")).collect();
+    assert_eq!(ranges, ["0-5242879"; 2], "it is stuck");
+    let digest_of_small = digest_of(&[&*small, b"abc"].concat());
+    let answers = connection.upload("x", &[&small, b"abc"], &digest_of_small);
+    let text = String::from_utf8_lossy(&answers[2].body).into_owned();
+    assert!(answers[2].status == 400 && text.contains("LayerPartTooSmall"), "{text}");
+    registry.becomes(Quirk::LosesLaterParts);
+    let answers = connection.upload("x", &[&large, b"abc"], &digest);
+    assert_eq!(answers[2].code(), "DIGEST_INVALID");
 }
 
 #[test]
@@ -479,9 +472,8 @@ fn tokens_are_for_what_they_were_asked_for() {
     let anonymous = token(&[]).unwrap();
     let known = token(&["Authorization: Basic bWU6c2VjcmV0"]).unwrap();
     assert_eq!(token(&["Authorization: Basic bWU6d3Jvbmc="]), None);
-    let mut status = |method: &str, path: &str, token: &str| {
-        connection.ask(method, path, &[token], b"").status
-    };
+    let mut status =
+        |method: &str, path: &str, token: &str| connection.ask(method, path, &[token], b"").status;
     assert_eq!(status("GET", "/v2/x/tags/list", &anonymous), 200);
     assert_eq!(status("POST", "/v2/x/blobs/uploads/", &anonymous), 401);
     assert_eq!(status("POST", "/v2/x/blobs/uploads/", &known), 202);

@@ -225,7 +225,10 @@ fn enter(shared: &Shared, name: &str, id: &str, head: Option<&Head>) -> Result<(
     let Some(expected) = known else { return Err(Problem::no_upload()) };
     let Some(head) = head else { return Ok(()) };
     if head.parameter("_state").as_deref() != Some(&*expected.to_string()) {
-        state.accuse(format!("{} to a location that was not given last: {}", head.method, head.path));
+        state.accuse(format!(
+            "{} to a location that was not given last: {}",
+            head.method, head.path
+        ));
         return Err(Problem::new(400, "BLOB_UPLOAD_INVALID", "this is not where the upload is"));
     }
     Ok(())

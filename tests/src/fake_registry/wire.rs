@@ -191,7 +191,8 @@ impl Wire {
             }
             (None, None) => Framing::Length(0),
         };
-        let awaits = head.header("expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue"));
+        let awaits =
+            head.header("expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue"));
         let awaits = awaits && framing != Framing::Length(0);
         let counter = Arc::clone(counter);
         Ok(Body { wire: self, framing, awaits, trouble, read: 0, is_broken: false, counter })
@@ -298,8 +299,12 @@ impl Body<'_> {
         }
         let (Framing::Length(left) | Framing::Chunk(left)) = self.framing else { return Ok(0) };
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        if want == 0 {
+            // Reading nothing would wait for something to be buffered.
+            return Ok(0);
+        }
         let read = self.wire.reader.read(&mut buffer[..want])?;
-        if read == 0 && want != 0 {
+        if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let left = left - read as u64;
@@ -328,19 +333,21 @@ impl Read for Body<'_> {
 impl Body<'_> {
     fn read_with_trouble(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let limit = match self.trouble {
-            Some(Trouble::Cut(after) | Trouble::Stall(after)) => after.saturating_sub(self.read),
+            Some(Trouble::Cut(after) | Trouble::Stall(after) | Trouble::Truncate(after)) => {
+                after.saturating_sub(self.read)
+            }
             _ => u64::MAX,
         };
+        if limit == 0 && matches!(self.trouble, Some(Trouble::Truncate(_))) {
+            while self.read_plain(buffer)? != 0 {}
+            return Ok(0);
+        }
         if limit == 0 {
             if let Some(Trouble::Stall(_)) = self.trouble {
                 self.wire.stall_unread();
             }
             self.wire.cut();
             return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        if matches!(self.trouble, Some(Trouble::Truncate(after)) if after <= self.read) {
-            while self.read_plain(buffer)? != 0 {}
-            return Ok(0);
         }
         let want = usize::try_from(limit).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.read_plain(&mut buffer[..want])?;
@@ -391,7 +398,9 @@ fn copy(
     counter: &AtomicU64,
 ) -> io::Result<()> {
     let end = match trouble {
-        Some(Trouble::Cut(after) | Trouble::Stall(after) | Trouble::Truncate(after)) => head + after,
+        Some(Trouble::Cut(after) | Trouble::Stall(after) | Trouble::Truncate(after)) => {
+            head + after
+        }
         _ => u64::MAX,
     };
     let mut buffer = vec![0; 64 * 1024];
