@@ -65,18 +65,21 @@ fn ecr_is_pushed_to_and_pulled_from_with_one_login() {
 
 #[test]
 fn ecr_gets_another_password_when_it_says_that_one_has_expired() {
-    let aws = Aws::start(Settings::ecr(Lifetime::Requests(5)));
-    aws.registry.create_repository("shop");
-    let (from, to) = (sandbox_with_layers(), sandbox(&[]));
-    let name = format!("{ECR}/shop:1");
-    let built = build(&from, &name);
-    let pushed = aws.rbuild(&from, &["image", "push", &name]).ok();
-    assert_eq!(digest_of(pushed.line()), built);
-    assert!(1 < aws.logins(), "{}", aws.registry.log());
-    let pulled = aws.rbuild(&to, &["image", "pull", &name]).ok();
-    assert_eq!(digest_of(pulled.line()), built);
-    aws.registry.assert_was_asked_rightly();
-    aws.registry.assert_is_whole();
+    for requests in [0, 1, 3, 6] {
+        let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+        aws.registry.create_repository("shop");
+        let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+        let name = format!("{ECR}/shop:1");
+        let built = build(&from, &name);
+        aws.registry.end_tokens_after(requests);
+        let pushed = aws.rbuild(&from, &["image", "push", &name]).ok();
+        assert_eq!((digest_of(pushed.line()), aws.logins()), (built.clone(), 2));
+        aws.registry.end_tokens_after(requests / 2);
+        let pulled = aws.rbuild(&to, &["image", "pull", &name]).ok();
+        assert_eq!((digest_of(pulled.line()), aws.logins()), (built, 4));
+        aws.registry.assert_was_asked_rightly();
+        aws.registry.assert_is_whole();
+    }
 }
 
 #[test]

@@ -228,6 +228,11 @@ impl FakeRegistry {
         self.shared.state().tokens.end();
     }
 
+    /// Ends all tokens and passwords, once, after so many more requests that bring one.
+    pub fn end_tokens_after(&self, requests: u32) {
+        self.shared.state().tokens.end_after(requests);
+    }
+
     /// The tags of a repository, and the digests that they stand for.
     pub fn tags(&self, repository: &str) -> Vec<(String, String)> {
         let state = self.shared.state();

@@ -22,6 +22,8 @@ const SERVICE: &str = "fake.test";
 pub(super) struct Tokens {
     known: HashMap<String, Token>,
     given: usize,
+    /// After how many requests all that are known then end.
+    end_after: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -58,8 +60,21 @@ impl Tokens {
         }
     }
 
+    /// Ends all tokens, once, after so many more requests.
+    pub(super) fn end_after(&mut self, requests: u32) {
+        self.end_after = Some(requests);
+    }
+
     /// Uses up one request of a token, which must be good for all of these scopes.
     fn spend(&mut self, name: &str, needed: &[String]) -> Result<(), Refusal> {
+        match &mut self.end_after {
+            Some(0) => {
+                self.end_after = None;
+                self.end();
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let token = self.known.get_mut(name).ok_or(Refusal::Unknown)?;
         if token.is_over || token.left == Some(0) {
             return Err(Refusal::Expired);
@@ -245,7 +260,12 @@ mod tests {
         assert_eq!(tokens.spend(&long, &["a:pull".into()]), Ok(()));
         assert_eq!(tokens.spend(&long, &["a:push".into()]), Err(Refusal::Insufficient));
         assert_eq!(tokens.spend("other", &[]), Err(Refusal::Unknown));
-        tokens.end();
+        tokens.end_after(1);
+        assert_eq!(tokens.spend(&long, &[]), Ok(()));
         assert_eq!(tokens.spend(&long, &[]), Err(Refusal::Expired));
+        let next = tokens.give(Vec::new(), Lifetime::Unlimited);
+        assert_eq!([0; 2].map(|_| tokens.spend(&next, &[])), [Ok(()); 2]);
+        tokens.end();
+        assert_eq!(tokens.spend(&next, &[]), Err(Refusal::Expired));
     }
 }

@@ -56,6 +56,11 @@ impl Fault {
         Self { skip, ..self }
     }
 
+    /// Whether it is for this method alone.
+    pub fn is_for_method(&self, method: &str) -> bool {
+        self.method == method
+    }
+
     pub(super) fn left(&self) -> usize {
         self.times
     }

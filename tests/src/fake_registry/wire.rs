@@ -21,6 +21,8 @@ use super::fault::Trouble;
 /// How much of a body that nobody wanted is read, so that the connection can be used again.
 const LEFTOVER: u64 = 256 * 1024;
 const LONGEST_LINE: u64 = 16 * 1024;
+/// The first byte of a TLS connection (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// The head of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,8 +152,12 @@ impl Wire {
         Self { reader: BufReader::new(stream) }
     }
 
-    /// The next request's head; nothing if the client has hung up between requests.
+    /// The next request's head; nothing if the client has hung up between requests, or tries TLS
+    /// before it tries without.
     pub(super) fn head(&mut self) -> io::Result<Option<Head>> {
+        if self.reader.fill_buf()?.first() == Some(&TLS_HANDSHAKE) {
+            return Ok(None);
+        }
         let mut line = self.line()?;
         // An empty line before a request is allowed (RFC 9112, section 2.2).
         if line.as_deref() == Some("") {
