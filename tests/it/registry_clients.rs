@@ -185,7 +185,7 @@ async fn push_and_pull(registry: &FakeRegistry, auth: &RegistryAuth, monolithic:
     let pulled = client.pull(&name, auth, vec![IMAGE_LAYER_MEDIA_TYPE]).await.expect("a pull");
     let mut found: Vec<_> = pulled.layers.iter().map(|it| it.data.to_vec()).collect();
     // Their order is lost on the way.
-    found.sort_by_key(|it| it.len());
+    found.sort_by_key(Vec::len);
     assert!(found == [b"small".to_vec(), large], "{}", registry.log());
     let known = client.fetch_manifest_digest(&name, auth).await.expect("a digest");
     assert_eq!(digest(&known), registry.tags("team/x")[0].1);

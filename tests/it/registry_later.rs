@@ -164,9 +164,9 @@ fn a_build_that_pushes_sends_a_layer_while_it_is_made() {
             let (_, bytes) = fake.manifest("stream/x", "1").expect("a manifest");
             assert_eq!(format!("sha256:{}", store::hex(&bytes)), built);
             let asked = fake.asked();
-            let patched = asked.iter().filter(|it| it.method == "PATCH");
-            assert!(patched.clone().all(|it| it.header("content-length").is_none()));
-            assert!(patched.clone().any(|it| 1024 * 1024 < it.received), "{}", fake.log());
+            let streams = asked.iter().filter(|it| it.method == "PATCH");
+            assert!(streams.clone().all(|it| it.header("content-length").is_none()));
+            assert!(streams.clone().any(|it| 1024 * 1024 < it.received), "{}", fake.log());
         }
         peer.assert_is_content();
     }

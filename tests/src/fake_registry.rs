@@ -319,7 +319,8 @@ impl FakeRegistry {
     /// All that it was asked, a line each, for the message of a failed test.
     pub fn log(&self) -> String {
         let lines = self.asked().into_iter();
-        lines.map(|it| format!("{it} ({} in, {} out)\n", it.received, it.sent)).collect()
+        let lines = lines.map(|it| format!("{it} ({} in, {} out)", it.received, it.sent));
+        lines.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -444,7 +445,7 @@ fn exchange(shared: &Shared, wire: &mut Wire, head: &Head, side: Side) -> io::Re
     if body.is_broken {
         return Ok(false);
     }
-    let is_over = body.is_over();
+    let is_over = body.finish();
     if trouble == Some(Trouble::Mute) {
         wire.cut();
         return Ok(false);

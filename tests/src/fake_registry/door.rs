@@ -143,7 +143,7 @@ fn bearer(state: &mut State, head: &Head, needed: &[String]) -> Option<Refusal> 
 fn challenge(shared: &Shared, needed: &[String], refusal: Refusal) -> String {
     let mut text = format!("Bearer realm=\"http://{}/token\",service=\"{SERVICE}\"", shared.host());
     if !needed.is_empty() {
-        text += &format!(",scope=\"{}\"", joined(needed).join(" "));
+        text.extend([",scope=\"", &joined(needed).join(" "), "\""]);
     }
     match refusal {
         Refusal::Missing => {}
@@ -159,7 +159,7 @@ fn joined(scopes: &[String]) -> Vec<String> {
     for scope in scopes {
         let (name, action) = scope.rsplit_once(':').unwrap_or((scope, ""));
         match joined.iter_mut().find(|it| it.rsplit_once(':').is_some_and(|it| it.0 == name)) {
-            Some(found) => *found += &format!(",{action}"),
+            Some(found) => found.extend([",", action]),
             None => joined.push(scope.clone()),
         }
     }
@@ -203,7 +203,7 @@ pub(super) fn token(shared: &Shared, head: &Head) -> Reply {
     let sent = credential(head);
     let is_known =
         sent.is_some() && sent.as_ref().map(|(user, password)| (&**user, &**password)) == user;
-    if (sent.is_some() && !is_known) || (!is_known && anonymous == Anonymous::Nothing) {
+    if !is_known && (sent.is_some() || anonymous == Anonymous::Nothing) {
         return Reply::new(401).body("application/json", r#"{"details":"who are you?"}"#);
     }
     let wanted = head.parameters("scope").collect::<Vec<_>>().join(" ");

@@ -26,7 +26,8 @@ impl Answer {
     #[track_caller]
     fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(it, _)| it == name);
-        found.map(|(_, value)| value.as_str()).unwrap_or_else(|| panic!("no {name}: {self:?}"))
+        let (_, value) = found.unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        value
     }
 
     fn json(&self) -> Value {
@@ -507,8 +508,8 @@ fn answers_go_wrong_as_they_are_told_to() {
     assert!(slowed.body == content);
     let other = check(Trouble::WrongDigest).unwrap();
     assert_ne!(other.header("docker-content-digest"), digest_of(&content));
-    let slower = check(Trouble::retry_after("7")).unwrap();
-    assert_eq!((slower.status, slower.header("retry-after")), (429, "7"));
+    let later = check(Trouble::retry_after("7")).unwrap();
+    assert_eq!((later.status, later.header("retry-after")), (429, "7"));
     assert_eq!(check(Trouble::status(503)).unwrap().status, 503);
 }
 

@@ -220,10 +220,10 @@ impl Wire {
         let mut text = format!("HTTP/1.1 {} {}\r\n", reply.status, reason(reply.status));
         let has_length = reply.header("content-length").is_some();
         if !has_length && reply.status != 204 {
-            text += &format!("Content-Length: {length}\r\n");
+            text.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
         }
         for (name, value) in &reply.headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name, ": ", value, "\r\n"]);
         }
         text += "\r\n";
         let stream = self.reader.get_mut();
@@ -278,8 +278,8 @@ impl Body<'_> {
         }
     }
 
-    /// Whether the next request can follow on this connection.
-    pub(super) fn is_over(mut self) -> bool {
+    /// Reads what nobody wanted. Whether the next request can follow on this connection.
+    pub(super) fn finish(mut self) -> bool {
         if self.awaits {
             // The client may send the body or not: where the next request begins is unknown.
             return false;
