@@ -21,7 +21,6 @@ mod push_pull;
 mod registry_clients;
 mod registry_ecr;
 mod registry_faults;
-mod registry_later;
 mod registry_suite;
 mod reproducible;
 mod run;
