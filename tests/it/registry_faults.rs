@@ -1,0 +1,294 @@
+//! A registry that goes wrong: it cuts, stalls, truncates, corrupts, asks to come back later, and
+//! ends tokens half-way. What comes of it is the right image or a clear error, in bounded time, and
+//! never a wrong or half image; and the next run without faults finds nothing in its way.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use rbuild_tests::{
+    FakeRegistry, Finished, Run, Sandbox,
+    fake_registry::{
+        Anonymous, Bearer, Door, Fault, Settings,
+        fault::Trouble::{
+            self, Corrupt, Cut, LyingLength, Mute, Slow, Stall, Truncate, WrongDigest,
+        },
+    },
+    store,
+};
+
+use crate::{
+    build, digest_of, is_soak, push,
+    registry_suite::{sandbox_with_layers, saved},
+    sandbox,
+};
+
+/// What is to come of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    /// The right image, in spite of it.
+    Success,
+    /// An error with this exit status.
+    Error(i32),
+    /// Either: the right image, or an error that says whether to try again.
+    Truth,
+}
+use Want::{Error, Success, Truth};
+
+const ENOUGH: Duration = Duration::from_mins(1);
+const KIB: u64 = 1024;
+
+/// All that a push asks: what may go wrong there.
+const PUSH: [(&str, &str); 5] = [
+    ("HEAD", "/manifests/"),
+    ("HEAD", "/blobs/"),
+    ("POST", "/blobs/uploads/"),
+    ("PUT", "/blobs/uploads/"),
+    ("PUT", "/manifests/"),
+];
+/// All that a pull asks.
+const PULL: [(&str, &str); 3] =
+    [("HEAD", "/manifests/"), ("GET", "/manifests/"), ("GET", "/blobs/")];
+
+fn transfer(sandbox: &Sandbox, verb: &str, name: &str) -> Run {
+    sandbox.rbuild(["image", verb, name]).within(ENOUGH)
+}
+
+/// Asserts that a run ended as it was to, and that what it says of an image is true.
+#[track_caller]
+fn assert_came_of_it(finished: &Finished, want: Want, built: &str, what: &str) {
+    match want {
+        Truth => match finished.status.code() {
+            Some(0) => assert_came_of_it(finished, Success, built, what),
+            Some(status @ 2..=3) => assert_came_of_it(finished, Error(status), built, what),
+            _ => panic!("{what}: {finished}"),
+        },
+        Success => {
+            assert!(finished.status.success(), "{what}: {finished}");
+            assert_eq!(digest_of(finished.line()), built, "{what}");
+        }
+        Error(status) => {
+            assert_eq!(finished.status.code(), Some(status), "{what}: {finished}");
+            finished.fails(status, &[]);
+            assert!(finished.stdout.is_empty(), "{what}: {finished}");
+        }
+    }
+}
+
+/// Pushes with a fault, and again without.
+fn check_push(fault: Fault, want: Want) {
+    let what = format!("{fault:?}");
+    // Whether there is a question is the client's affair; what it sends it has to send.
+    let is_certain = want == Success && !fault.is_for_method("HEAD");
+    let registry = FakeRegistry::start();
+    let sandbox = sandbox_with_layers();
+    let name = registry.image("x:1");
+    let built = build(&sandbox, &name);
+    registry.inject(fault);
+    let pushed = transfer(&sandbox, "push", &name).go();
+    assert_came_of_it(&pushed, want, &built, &what);
+    if is_certain {
+        assert_eq!(registry.faults_left(), 0, "{what} never came: {}", registry.log());
+    }
+    if let Some((_, bytes)) = registry.manifest("x", "1") {
+        assert_eq!(format!("sha256:{}", store::hex(&bytes)), built, "{what}: another image");
+    }
+    registry.assert_is_whole();
+    registry.heal();
+    assert_eq!(push(&sandbox, &name), built, "{what}");
+    assert_eq!(registry.tags("x"), [("1".to_owned(), built)]);
+    registry.assert_is_whole();
+    registry.assert_was_asked_rightly();
+}
+
+/// Pulls with a fault, and again without.
+fn check_pull(fault: Fault, want: Want) {
+    let what = format!("{fault:?}");
+    let registry = FakeRegistry::start();
+    let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+    let name = registry.image("x:1");
+    let built = build(&from, &name);
+    push(&from, &name);
+    registry.inject(fault);
+    let pulled = transfer(&to, "pull", &name).go();
+    assert_came_of_it(&pulled, want, &built, &what);
+    if want == Success {
+        assert_eq!(registry.faults_left(), 0, "{what} never came: {}", registry.log());
+    }
+    if !pulled.status.success() {
+        to.rbuild(["image", "inspect", &name]).go().fails(2, &[]);
+    }
+    registry.heal();
+    let again = transfer(&to, "pull", &name).ok();
+    assert_eq!(digest_of(again.line()), built, "{what}");
+    assert_eq!(saved(&to, &name), saved(&from, &name), "{what}");
+    registry.assert_was_asked_rightly();
+}
+
+#[test]
+fn a_push_survives_what_passes() {
+    thread::scope(|scope| {
+        for (method, path) in PUSH {
+            for trouble in [Trouble::status(500), Trouble::status(503), Trouble::status(429), Mute]
+            {
+                let fault = Fault::new(method, path, trouble).times(2);
+                scope.spawn(move || check_push(fault, Success));
+            }
+        }
+    });
+    check_push(Fault::new("POST", "/blobs/uploads/", Trouble::retry_after("1")), Success);
+}
+
+#[test]
+fn a_push_survives_a_connection_that_ends() {
+    for after in [0, 1, 64 * KIB, 1024 * KIB] {
+        check_push(Fault::new("PUT", "/blobs/uploads/", Cut(after)), Success);
+    }
+    check_push(Fault::new("PUT", "/manifests/", Cut(10)), Success);
+    check_push(Fault::new("PUT", "/blobs/uploads/", Slow(Duration::from_millis(5))), Success);
+}
+
+#[test]
+fn a_push_that_arrives_as_something_else_is_no_push() {
+    for trouble in [Corrupt(5), Truncate(100), WrongDigest, LyingLength(3)] {
+        for path in ["/blobs/uploads/", "/manifests/"] {
+            check_push(Fault::new("PUT", path, trouble.clone()), Truth);
+        }
+    }
+}
+
+#[test]
+fn a_push_does_not_go_on_for_ever() {
+    let begin = Instant::now();
+    // Most of it is waiting for the next try.
+    thread::scope(|scope| {
+        for (method, path) in PUSH {
+            let want = if method == "HEAD" { Truth } else { Error(3) };
+            for trouble in [Trouble::status(429), Trouble::status(503), Mute] {
+                let fault = Fault::new(method, path, trouble).times(1000);
+                scope.spawn(move || check_push(fault, want));
+            }
+        }
+    });
+    assert!(begin.elapsed() < ENOUGH);
+}
+
+#[test]
+fn a_pull_survives_what_passes() {
+    thread::scope(|scope| {
+        for (method, path) in PULL {
+            for trouble in [Trouble::status(500), Trouble::status(503), Trouble::status(429), Mute]
+            {
+                let fault = Fault::new(method, path, trouble).times(2);
+                scope.spawn(move || check_pull(fault, Success));
+            }
+        }
+    });
+    check_pull(Fault::new("GET", "/blobs/", Trouble::retry_after("1")), Success);
+}
+
+#[test]
+fn a_pull_survives_content_that_is_cut() {
+    for trouble in [Cut(0), Cut(1), Cut(100), LyingLength(7)] {
+        check_pull(Fault::new("GET", "/manifests/", trouble.clone()), Success);
+    }
+    for trouble in [Cut(0), Cut(1), Cut(100)] {
+        check_pull(Fault::new("GET", "/blobs/", trouble.clone()), Success);
+    }
+    for trouble in [Cut(64 * KIB), Cut(1024 * KIB)] {
+        // After the first, which is the config.
+        check_pull(Fault::new("GET", "/blobs/", trouble).after(1).times(2), Success);
+    }
+    check_pull(Fault::new("GET", "/blobs/", Slow(Duration::from_millis(5))), Success);
+}
+
+#[test]
+fn a_pull_of_something_else_is_no_pull() {
+    for (method, path) in PULL {
+        for trouble in [Corrupt(5), Truncate(100), LyingLength(7), LyingLength(-7), WrongDigest] {
+            check_pull(Fault::new(method, path, trouble), Truth);
+        }
+    }
+    for trouble in [Corrupt(1024 * KIB), Truncate(1024 * KIB)] {
+        check_pull(Fault::new("GET", "/blobs/", trouble).after(1), Truth);
+    }
+}
+
+#[test]
+fn a_pull_does_not_go_on_for_ever() {
+    let begin = Instant::now();
+    let mut faults = Vec::new();
+    for (method, path) in PULL {
+        for trouble in [Trouble::status(429), Trouble::status(503), Mute] {
+            faults.push(Fault::new(method, path, trouble).times(1000));
+        }
+    }
+    for trouble in [Cut(100), Corrupt(5), LyingLength(7), Truncate(100)] {
+        faults.push(Fault::new("GET", "/blobs/", trouble).times(1000));
+    }
+    for trouble in [Cut(100), Corrupt(5), WrongDigest] {
+        faults.push(Fault::new("GET", "/manifests/", trouble).times(1000));
+    }
+    thread::scope(|scope| {
+        for fault in faults {
+            scope.spawn(move || check_pull(fault, Error(3)));
+        }
+    });
+    assert!(begin.elapsed() < ENOUGH);
+}
+
+/// Tokens end once, at each request in turn.
+#[test]
+fn tokens_may_end_half_way() {
+    let bearer = Bearer { anonymous: Anonymous::Everything, ..Bearer::default() };
+    let settings = Settings::default().behind(Door::Bearer(bearer));
+    for requests in 1..=12 {
+        let registry = FakeRegistry::with(settings.clone());
+        let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+        let name = registry.image("x:1");
+        let built = build(&from, &name);
+        registry.end_tokens_after(requests);
+        let pushed = transfer(&from, "push", &name).go();
+        assert_came_of_it(&pushed, Success, &built, &registry.log());
+        registry.end_tokens_after(requests / 3);
+        let pulled = transfer(&to, "pull", &name).go();
+        assert_came_of_it(&pulled, Success, &built, &registry.log());
+        assert!(2 < registry.tokens_given(), "{}", registry.log());
+        registry.assert_was_asked_rightly();
+        registry.assert_is_whole();
+    }
+}
+
+/// It takes the program's patience, a minute and more, so that the short version of this is that of
+/// `registry::tests`, whose clock runs ahead.
+#[test]
+fn what_stalls_is_given_up() {
+    if !is_soak() {
+        return;
+    }
+    let limit = Duration::from_mins(5);
+    let check = |verb: &str, fault: Fault| {
+        let registry = FakeRegistry::start();
+        let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+        let name = registry.image("x:1");
+        let built = build(&from, &name);
+        if verb == "pull" {
+            push(&from, &name);
+        }
+        registry.inject(fault);
+        let sandbox = if verb == "pull" { &to } else { &from };
+        let run = sandbox.rbuild(["image", verb, &name]).within(limit).start();
+        (registry, [from, to], run, built)
+    };
+    let all = [
+        check("push", Fault::new("PUT", "/blobs/uploads/", Stall(64 * KIB))),
+        check("push", Fault::new("POST", "/blobs/uploads/", Stall(0))),
+        check("pull", Fault::new("GET", "/blobs/", Stall(100))),
+        check("pull", Fault::new("GET", "/manifests/", Stall(0))),
+    ];
+    for (registry, _sandboxes, run, built) in all {
+        assert_came_of_it(&run.finish(), Success, &built, &registry.log());
+        registry.assert_is_whole();
+    }
+}
