@@ -18,6 +18,7 @@ mod json;
 mod kill;
 mod phases;
 mod push_pull;
+mod readers;
 mod reproducible;
 mod run;
 mod s3;

@@ -25,8 +25,14 @@ impl Scratch {
     pub fn new() -> Self {
         static LEFTOVERS: Once = Once::new();
         LEFTOVERS.call_once(remove_leftovers);
+        Self::below(&env::temp_dir())
+    }
+
+    /// A new, empty folder in this one.
+    pub fn below(folder: &Path) -> Self {
         let prefix = format!("{PREFIX}{}-", process::id());
-        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("scratch folder");
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(folder);
+        let dir = dir.expect("scratch folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         Self { dir }
     }

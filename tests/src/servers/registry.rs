@@ -1,6 +1,6 @@
 //! The registry that others wrote: docker-registry, in three ways to say who may.
 
-use std::{process::Command, sync::OnceLock};
+use std::{path::Path, process::Command, sync::OnceLock};
 
 use crate::{
     namespace::Namespace,
@@ -46,9 +46,18 @@ impl Registry {
         SHARED.get_or_init(|| Self::start(Auth::None))
     }
 
-    fn start_as(mut command: Command, port: u16, auth: Auth<'_>) -> Self {
+    /// Starts one that keeps everything in a folder of its own there.
+    pub fn start_below(folder: &Path) -> Self {
+        let dir = Scratch::below(folder);
+        Self::start_with(mortal("docker-registry"), 0, Auth::None, dir)
+    }
+
+    fn start_as(command: Command, port: u16, auth: Auth<'_>) -> Self {
+        Self::start_with(command, port, auth, Scratch::new())
+    }
+
+    fn start_with(mut command: Command, port: u16, auth: Auth<'_>, dir: Scratch) -> Self {
         peers::need("docker-registry", "docker-registry");
-        let dir = Scratch::new();
         let data = dir.join("data");
         let config = format!(
             "version: 0.1\n\
@@ -71,6 +80,11 @@ impl Registry {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.server.port
+    }
+
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.server.process.id()
     }
 
     /// The name of an image in it.
