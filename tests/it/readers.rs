@@ -249,7 +249,7 @@ fn many_layers(sandbox: &Sandbox) -> (String, Tree) {
     let mut dockerfile = "FROM scratch\n".to_owned();
     for number in 0..24 {
         let path = format!("n{}/f{number}", number % 3);
-        dockerfile += &format!("COPY f /{path}\n");
+        dockerfile.extend(["COPY f /", &path, "\n"]);
         want = want.with(folder(&path[..2])).with(Entry { path: path.into(), ..file.clone() });
     }
     dockerfile += "CMD [\"/n0/f0\"]\n";

@@ -265,11 +265,9 @@ impl<'a> Reader<'a> {
     fn check_kind(&mut self, entry: &Entry) {
         let path = shown(&entry.path);
         match &entry.kind {
-            Kind::Hardlink(target) => {
-                if !matches!(self.seen.get(target), Some(b'0' | 0)) {
-                    let target = shown(target);
-                    self.fault(Rule::Hardlink, format!("`{path}`: no file `{target}` before it"));
-                }
+            Kind::Hardlink(target) if !matches!(self.seen.get(target), Some(b'0' | 0)) => {
+                let target = shown(target);
+                self.fault(Rule::Hardlink, format!("`{path}`: no file `{target}` before it"));
             }
             Kind::Symlink(target) if target.is_empty() => {
                 self.fault(Rule::Symlink, format!("`{path}` leads nowhere"));

@@ -174,7 +174,8 @@ impl Tree {
     }
 
     fn read(&mut self, root: &Path, folder: &Path, files: &mut BTreeMap<(u64, u64), Vec<u8>>) {
-        let entries = fs::read_dir(folder).unwrap_or_else(|err| panic!("{folder:?}: {err}"));
+        let entries =
+            fs::read_dir(folder).unwrap_or_else(|err| panic!("{}: {err}", folder.display()));
         for found in entries.map(|it| it.expect("entry of a folder").path()) {
             let entry = entry(root, &found);
             let metadata = fs::symlink_metadata(&found).expect("metadata");

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use super::{finish, need};
 use crate::{
     process::{Process, mortal},
@@ -67,6 +69,12 @@ impl Docker {
             panic!("dockerd does not start:\n{}", String::from_utf8_lossy(&log));
         }
         Self { socket, config, process, _dir: dir }
+    }
+
+    /// Ends it, and keeps what it has stored.
+    pub fn stop(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.ends_within(START);
     }
 
     /// The daemon's process; containerd is a child of it.

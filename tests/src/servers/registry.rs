@@ -92,6 +92,11 @@ impl Registry {
         format!("{}/{name}", self.host())
     }
 
+    /// How many requests it has answered so far.
+    pub fn request_count(&self) -> usize {
+        self.server.log().lines().filter_map(request).count()
+    }
+
     /// What it was asked about a repository so far: `METHOD PATH STATUS`, in order. The access log
     /// is written before the client gets the answer.
     pub fn requests(&self, repository: &str) -> Vec<String> {
