@@ -10,8 +10,8 @@
 //! files of the context are in the page cache, for all alike. Storages are removed at the very end,
 //! since creating files is slow for a minute after many were removed.
 //!
-//! **Architecture invariant:** everything is kept below one folder, which is also where it is
-//! removed, and only processes that were started here are ended.
+//! **Architecture invariant:** everything but sockets is kept below one folder, and removed but for
+//! the trees; only processes that were started here are ended.
 
 use std::{
     env,
@@ -98,7 +98,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     crate::report(&format!("{}: {}", rbuild.display(), work.path().display()));
     let scale = if options.quick { Scale::Quick } else { Scale::Full };
     let chosen = |it: &trees::Name| options.tree.is_empty() || options.tree.contains(it);
-    let mut programs = programs::all(&rbuild, work.path(), options.build_push, &options.peer)?;
+    let mut programs = programs::all(&rbuild, work.path(), options.build_push, &options.peer);
     for name in trees::Name::value_variants().iter().filter(|it| chosen(it)) {
         let tree = trees::make(*name, scale, &dir)?;
         crate::report(&tree.to_string());
@@ -119,7 +119,7 @@ fn measure(
     let rounds = if options.quick { 1 } else { options.rounds };
     for round in 0..rounds {
         tree.reset()?;
-        for limit in programs::limits(tree, &work.join(format!("{}-{round}", tree.name())))? {
+        for limit in programs::limits(tree, &work.join(format!("{}-{round}", tree.name()))) {
             let cost = meter::measure(vec![limit.command], None, None)?;
             results.add(Row::Limit(limit.name), cost);
         }

@@ -29,9 +29,11 @@ const START: Duration = Duration::from_mins(1);
 pub struct Docker {
     socket: PathBuf,
     config: PathBuf,
-    // In this order: the process must have ended when its folder is removed.
+    // In this order: the process must have ended when its folders are removed.
     process: Process,
     _dir: Scratch,
+    /// For sockets, whose paths must be short.
+    _run: Scratch,
 }
 
 impl Docker {
@@ -48,7 +50,8 @@ impl Docker {
 
     fn start(driver: &str, dir: Scratch) -> Self {
         let daemon = need("dockerd", "docker.io");
-        let (socket, log, config) = (dir.join("socket"), dir.join("log"), dir.join("config"));
+        let run = Scratch::new();
+        let (socket, log, config) = (run.join("socket"), dir.join("log"), dir.join("config"));
         fs::create_dir(&config).expect("folder of the configuration");
         let log_file = File::create(&log).expect("log of dockerd");
         let mut command = mortal("unshare");
@@ -58,7 +61,7 @@ impl Docker {
         let settings = dir.write("daemon.json", "{}");
         command.arg("--config-file").arg(settings);
         command.args(["--storage-driver", driver, "--data-root"]).arg(dir.join("data"));
-        command.arg("--exec-root").arg(dir.join("exec")).arg("--pidfile").arg(dir.join("pid"));
+        command.arg("--exec-root").arg(run.join("exec")).arg("--pidfile").arg(dir.join("pid"));
         command.arg("--host").arg(format!("unix://{}", socket.display()));
         command.stdin(Stdio::null()).stdout(log_file.try_clone().expect("log of dockerd"));
         command.stderr(log_file);
@@ -66,9 +69,11 @@ impl Docker {
         let answers = process.until(START, |_| answers(&socket).then_some(()));
         if answers.is_none() {
             let log = fs::read(log).unwrap_or_default();
-            panic!("dockerd does not start:\n{}", String::from_utf8_lossy(&log));
+            let log = String::from_utf8_lossy(&log);
+            let end: Vec<_> = log.lines().rev().take(10).collect();
+            panic!("dockerd does not start; the end of its log, backwards:\n{}", end.join("\n"));
         }
-        Self { socket, config, process, _dir: dir }
+        Self { socket, config, process, _dir: dir, _run: run }
     }
 
     /// Ends it, and keeps what it has stored.

@@ -45,7 +45,7 @@ pub(crate) fn all(
     work: &Path,
     is_one_command: bool,
     wanted: &[Name],
-) -> io::Result<Vec<Box<dyn Program>>> {
+) -> Vec<Box<dyn Program>> {
     let way = if is_one_command { Way::OneCommand } else { Way::TwoCommands };
     let registry = || Registry::start_below(work);
     let (program, below) = (rbuild.to_owned(), work.to_owned());
@@ -73,7 +73,7 @@ pub(crate) fn all(
             Name::Umoci => Box::new(WithUmoci { work, layouts: 0, registry }),
         });
     }
-    Ok(programs)
+    programs
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,16 +226,16 @@ pub(crate) struct Limit {
 pub(crate) const WALK: &str = "find -ls";
 
 /// The limits; the last of them writes a copy of the tree.
-pub(crate) fn limits(tree: &Tree, copy: &Path) -> io::Result<Vec<Limit>> {
+pub(crate) fn limits(tree: &Tree, copy: &Path) -> Vec<Limit> {
     let shell = |name, script: &str| {
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(tree.context()).arg(copy);
         Limit { name, command }
     };
-    Ok(vec![
+    vec![
         shell(WALK, "exec find \"$1\" -ls >/dev/null"),
         shell("tar | openssl dgst -sha256", "tar -C \"$1\" -cf - . | openssl dgst -sha256"),
         shell("tar | gzip -6", "tar -C \"$1\" -cf - . | gzip -6 >/dev/null"),
         shell("cp -a", "exec cp -a \"$1\" \"$2\""),
-    ])
+    ]
 }
