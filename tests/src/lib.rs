@@ -4,8 +4,9 @@
 //! Read in this order: [`sandbox`] (runs the program as a user would), [`process`] (a child and how
 //! to wait for it), [`servers`] (registries and AWS's APIs, on this machine alone),
 //! [`fake_registry`] (a registry with the quirks of ECR, and with faults), [`peers`] (programs that
-//! others wrote and that read our images), [`namespace`] (a private network or file system for one
-//! test), [`store`] (what must be true of a store, looked at from outside).
+//! others wrote and that read our images), [`oracle`] (our own reader of images, which says what is
+//! wrong with them), [`namespace`] (a private network or file system for one test), [`store`] (what
+//! must be true of a store, looked at from outside).
 //!
 //! **Architecture invariant:** nothing here calls the libraries under test: what they promise is
 //! checked with means of our own.
@@ -22,6 +23,7 @@ pub mod fake_registry;
 pub mod fuzz;
 pub mod http;
 pub mod namespace;
+pub mod oracle;
 pub mod peers;
 pub mod process;
 pub mod sandbox;

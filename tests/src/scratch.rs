@@ -24,9 +24,15 @@ impl Scratch {
     /// A new, empty folder.
     pub fn new() -> Self {
         static LEFTOVERS: Once = Once::new();
-        LEFTOVERS.call_once(remove_leftovers);
+        LEFTOVERS.call_once(|| remove_leftovers(&env::temp_dir()));
+        Self::below(&env::temp_dir())
+    }
+
+    /// A new, empty folder in this one.
+    pub fn below(folder: &Path) -> Self {
         let prefix = format!("{PREFIX}{}-", process::id());
-        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("scratch folder");
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(folder);
+        let dir = dir.expect("scratch folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         Self { dir }
     }
@@ -72,9 +78,9 @@ pub fn copy_program(from: &Path, to: &Path) {
     assert!(status.success(), "{} was not copied", from.display());
 }
 
-/// Removes what processes that are gone left behind: a killed test cleans nothing up.
-fn remove_leftovers() {
-    let entries = fs::read_dir(env::temp_dir()).expect("folder for temporary files");
+/// Removes what processes that are gone left behind in a folder: a killed test cleans nothing up.
+pub fn remove_leftovers(folder: &Path) {
+    let entries = fs::read_dir(folder).expect("folder for temporary files");
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
         let Some(owner) = name.to_str().and_then(owner) else { continue };

@@ -3,6 +3,8 @@
 //! `cargo build --release --locked && cargo run --release --locked -p rbuild-bench`
 //! `cargo run --release --locked -p rbuild-bench curve` compares compressors.
 //!
+//! `… -p rbuild-bench -- layers` compares building and pushing images with other programs.
+//!
 //! Machines are noisy: each round measures both sides, one after the other, and what counts is the
 //! ratio. The least time of a side is what the work costs; the median is what it costs here today.
 //! The peak of memory is that of rbuild's own process (`VmHWM`), without what commands use.
@@ -17,6 +19,7 @@ use std::{
 
 mod agent;
 mod curve;
+mod layers;
 mod measure;
 
 fn main() -> ExitCode {
@@ -30,7 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    let mut arguments = env::args_os().skip(1);
+    let mut arguments = env::args_os().skip(1).peekable();
+    if arguments.next_if(|it| it == "layers").is_some() {
+        return layers::run(arguments);
+    }
     let first = arguments.next();
     // In memory where that is possible: the disk is not what is measured.
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
