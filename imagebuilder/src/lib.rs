@@ -6,7 +6,8 @@
 //! what is refused), [`context`] and [`rootfs`] (the two places that `COPY` copies from),
 //! [`tree`] (what a layer holds), [`copy`] (what `COPY` means), [`layer`] (a tree becomes a blob),
 //! [`config`] and [`image`] (what a registry calls an image), [`build`] (the loop that does it
-//! all), [`catalog`] (the images of a store), [`registry`], [`transfer`] (push and pull), [`layout`] (save and load), [`event`].
+//! all), [`catalog`] (the images of a store), [`registry`], [`layer_sources`] (where layers can be
+//! mounted from), [`transfer`] (push and pull), [`layout`] (save and load), [`event`].
 //!
 //! **Architecture invariant:** nothing here knows buildspecs, ECS, AWS or terminals; nothing
 //! prints, and nothing reads the environment or the clock: they are passed in.
