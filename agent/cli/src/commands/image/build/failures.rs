@@ -14,6 +14,7 @@ use super::super::{catalog_failure, damaged_failure, io_hint, store_failure};
 use crate::failure::{Failure, Kind, cause_of};
 
 const NOT_YET: &str = "rbuild refuses what it cannot do yet, rather than leave it out";
+const BUILD_AGAIN: &str = "build again when nothing writes to the context";
 
 pub(super) fn build_failure(err: BuildErrorKind) -> Failure {
     match err {
@@ -87,6 +88,7 @@ pub(super) fn context_failure(err: ContextError) -> Failure {
             };
             Failure::of(kind, err)
         }
+        ContextError::Changing { .. } => Failure::of(Kind::Outside, err).hint(BUILD_AGAIN),
         err => Failure::of(Kind::Input, err),
     }
 }
@@ -99,8 +101,7 @@ fn layer_failure(err: build::LayerError) -> Failure {
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
         err => {
-            let hint = matches!(err, build::LayerError::Changed { .. })
-                .then_some("build again when nothing writes to the context");
+            let hint = matches!(err, build::LayerError::Changed { .. }).then_some(BUILD_AGAIN);
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
     }
