@@ -129,7 +129,7 @@ fn check_program(
     let mut log = Vec::new();
     let mut builds = 0;
     while log.len() < edits {
-        for _ in 0..1 + builds % 5 {
+        for _ in 0..=builds % 5 {
             log.push(edited.edit());
         }
         let cold = stores.path().join("cold");

@@ -43,8 +43,11 @@ fn where_when_and_by_whom_a_context_was_written_does_not_matter() {
     report(&format!("reproducible: {count} contexts, each built in 3 ways"));
 }
 
-/// What a context can hold, and a change of it that must be seen in the image. This needs root.
-const KINDS: [(&str, fn(&Path), fn(&Path)); 12] = [
+/// Its name, how it is made in a context, and a change of it that must be seen in the image.
+type KindOfFile = (&'static str, fn(&Path), fn(&Path));
+
+/// What a context can hold. This needs root.
+const KINDS: [KindOfFile; 12] = [
     (
         "character device",
         |it| device(it, "null", FileType::CharacterDevice, (1, 3)),

@@ -11,7 +11,10 @@ use std::{
 use rustix::fs::fstat;
 
 use super::{
-    Context, ContextError, attributes, copy_with, stamp::Stamp, stat_cache::Record, walk::Found,
+    Context, ContextError, attributes, copy_with,
+    stamp::Stamp,
+    stat_cache::Record,
+    walk::{self, Found},
 };
 use crate::{
     digest::Hashing,
