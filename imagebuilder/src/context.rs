@@ -1,6 +1,6 @@
 //! The build context: a folder of the host, read without ever leaving it.
 //!
-//! Read in this order: [`Context`] (paths and links), [`walk`] (what is there), [`stamp`] (when a file
+//! Read in this order: [`Context`] (paths and links), [`mod@walk`] (what is there), [`stamp`] (when a file
 //! is known to be unchanged), [`stat_cache`] (what was read before), [`readers`] (what has to be read).
 //!
 //! **Architecture invariant:** this is the only module that reads host files for a layer. Every
