@@ -1,6 +1,6 @@
 //! The build context: a folder of the host, read without ever leaving it.
 //!
-//! Read in this order: [`Context`] (paths and links), [`walk`] (what is there), [`stamp`] (when a file
+//! Read in this order: [`Context`] (paths and links), [`mod@walk`] (what is there), [`stamp`] (when a file
 //! is known to be unchanged), [`stat_cache`] (what was read before), [`readers`] (what has to be read).
 //!
 //! **Architecture invariant:** this is the only module that reads host files for a layer. Every
@@ -30,7 +30,10 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatFs};
@@ -62,6 +65,8 @@ struct Inner {
     known: RwLock<StatCache>,
     /// Where that is kept for the next build.
     kept: Option<(Store, Digest)>,
+    /// Whether there is more than what is kept.
+    has_news: AtomicBool,
     filesystems: Filesystems,
     clock: Clock,
 }
@@ -135,6 +140,7 @@ impl Context {
             ignore,
             known: RwLock::default(),
             kept: None,
+            has_news: AtomicBool::new(false),
             filesystems: Filesystems::default(),
             clock: Clock(Box::new(stamp::now)),
         };
@@ -313,22 +319,21 @@ impl Context {
         Ok(found.into_iter().map(|it| (it.path, it.entry)).collect())
     }
 
-    /// Remembers what was read, for this build and for the next.
+    /// Remembers what was read: for this build, and at its end for the next.
     fn keep(&self, records: Vec<stat_cache::Record>) {
         if records.is_empty() {
             return;
         }
-        let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.add(records);
-        if let Some((store, key)) = &self.inner.kept {
-            // It is no fault of the build if it cannot be kept: the next one reads more.
-            let _ = store.write_stat_cache(*key, &mut |out| known.write(out));
-        }
+        self.inner.known.write().unwrap_or_else(PoisonError::into_inner).add(records);
+        self.inner.has_news.store(true, Ordering::Relaxed);
     }
 
     /// See [`Content::still`].
     pub(crate) fn still(&self, content: &Content, file: &File) -> io::Result<Still> {
         let stamp = Stamp::of(&sys::fstat(file)?);
+        if !self.inner.filesystems.is_trusted(stamp.dev, || sys::fstatfs(file)) {
+            return Ok(Still::Unknown);
+        }
         let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
         // Another time, mode or inode may come with the same content.
         Ok(match known.find(&stamp) {
@@ -365,6 +370,17 @@ impl Context {
     }
 }
 
+impl Drop for Inner {
+    /// What was read is kept once, when nobody reads any more.
+    fn drop(&mut self) {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((store, key)), true) = (&self.kept, *self.has_news.get_mut()) {
+            // It is no fault of the build if it cannot be kept: the next one reads more.
+            let _ = store.write_stat_cache(*key, &mut |out| known.write(out));
+        }
+    }
+}
+
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Context({})", self.inner.path.display())
@@ -390,7 +406,7 @@ fn other_names(found: &[Found]) -> BTreeMap<usize, usize> {
     let mut first_names = HashMap::new();
     let mut links = BTreeMap::new();
     for (at, it) in found.iter().enumerate() {
-        let Some(inode) = it.inode else { continue };
+        let Some(inode) = it.inode.as_deref() else { continue };
         let first = *first_names.entry(inode).or_insert(at);
         if first != at {
             links.insert(at, first);

@@ -14,9 +14,11 @@ use std::{
 
 use rbuild_imagebuilder::{
     build::{self, Cache},
+    catalog,
     config::Platform,
     context::Context,
     dockerfile::Dockerfile,
+    image::Layer,
     layer,
     patterns::Ignore,
     rootfs::Rootfs,
@@ -28,9 +30,11 @@ use rbuild_tests::{Sandbox, namespace::Namespace, scratch::Scratch};
 use tempfile::TempDir;
 
 use self::edits::{Edited, filesystem};
-use crate::{EPOCH, digest, is_soak, report, sandbox};
+use crate::{digest, is_soak, report, sandbox};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY . /all\nCOPY --chmod=640 keep /keep/\n";
+/// `SOURCE_DATE_EPOCH`, where there is one.
+const TIME: i64 = 1_700_000_000;
 /// Where stores lie: they are made anew all the time, and need not last.
 const MEMORY: &str = "/dev/shm";
 
@@ -50,7 +54,8 @@ fn a_build_after_edits_in_memory_is_as_one_from_nothing() {
 fn a_build_by_the_program_after_edits_is_as_one_from_nothing() {
     let sandbox = sandbox(&[]);
     let folder = sandbox.src();
-    let run = |store: &Path, epoch: bool| run(&sandbox, &[], &folder.join("ctx"), store, epoch);
+    let run =
+        |store: &Path, epoch: Option<i64>| run(&sandbox, &[], &folder.join("ctx"), store, epoch);
     check_program(&folder, None, if is_soak() { 1000 } else { 60 }, &run);
 }
 
@@ -73,7 +78,7 @@ fn a_build_after_edits_on_an_overlay_is_as_one_from_nothing() {
     let target = words.iter().find_map(|it| it.strip_prefix("--target=")).expect("process");
     let inside = PathBuf::from(format!("/proc/{target}/root{mount}"));
     let context = PathBuf::from(&mount).join("all/src/ctx");
-    let run = |store: &Path, epoch: bool| run(&sandbox, &words, &context, store, epoch);
+    let run = |store: &Path, epoch: Option<i64>| run(&sandbox, &words, &context, store, epoch);
     let other = inside.join("other");
     check_program(&inside.join("all/src"), Some(&other), if is_soak() { 1000 } else { 60 }, &run);
 }
@@ -93,7 +98,7 @@ fn check_library(folder: &Path, edits: usize) {
                 log.push(edited.edit());
             }
             let cold = stores.path().join("cold");
-            let epoch = builds % 4 != 3;
+            let epoch = (builds % 4 != 3).then_some(TIME);
             let (got, want) = (built(&context, &warm, epoch), built(&context, &cold, epoch));
             assert_eq!(got, want, "seed {seed}, after {} edits: {:?}", log.len(), last(&log));
             fs::remove_dir_all(cold).expect("store that is removed");
@@ -110,7 +115,7 @@ fn check_program(
     folder: &Path,
     other: Option<&Path>,
     edits: usize,
-    run: &dyn Fn(&Path, bool) -> String,
+    run: &dyn Fn(&Path, Option<i64>) -> String,
 ) {
     let (context, beside) = (folder.join("ctx"), folder.join("beside"));
     for folder in [&context, &beside] {
@@ -124,11 +129,11 @@ fn check_program(
     let mut log = Vec::new();
     let mut builds = 0;
     while log.len() < edits {
-        for _ in 0..1 + builds % 5 {
+        for _ in 0..=builds % 5 {
             log.push(edited.edit());
         }
         let cold = stores.path().join("cold");
-        let epoch = builds % 4 != 3;
+        let epoch = (builds % 4 != 3).then_some(TIME);
         let (got, want) = (run(&warm, epoch), run(&cold, epoch));
         assert_eq!(got, want, "after {} edits: {:?}", log.len(), last(&log));
         fs::remove_dir_all(cold).expect("store that is removed");
@@ -155,7 +160,7 @@ fn folders(folder: &Path, seed: u64) -> (PathBuf, PathBuf) {
 
 /// What is built from a context: the digest of the image, or without an epoch that of what lies in
 /// its layers, times aside.
-fn built(context: &Path, store: &Path, epoch: bool) -> String {
+fn built(context: &Path, store: &Path, epoch: Option<i64>) -> String {
     let store = Store::open(store).expect("store");
     let context = Context::open_known(context, Ignore::default(), &store).expect("context");
     let inputs = build::Inputs {
@@ -170,17 +175,17 @@ fn built(context: &Path, store: &Path, epoch: bool) -> String {
         layers: layer::Options::default(),
         uploads: None,
         cache: Cache::Use,
-        epoch: epoch.then_some(1_700_000_000),
-        now: 1_700_000_001,
+        epoch,
+        now: TIME + 1,
     };
     let built = build::build(&inputs, &mut |_| ()).expect("build");
     match epoch {
-        true => built.image.digest().to_string(),
-        false => content(&store, &built.image.layers),
+        Some(_) => built.image.digest().to_string(),
+        None => content(&store, &built.image.layers),
     }
 }
 
-fn content(store: &Store, layers: &[rbuild_imagebuilder::image::Layer]) -> String {
+fn content(store: &Store, layers: &[Layer]) -> String {
     let rootfs = Rootfs::read(store, layers).expect("layers");
     rootfs.tree().fingerprint(&TreePath::ROOT).to_string()
 }
@@ -193,16 +198,20 @@ fn plan() -> Plan {
 }
 
 /// As [`built`], by the program.
-fn run(sandbox: &Sandbox, words: &[String], context: &Path, store: &Path, epoch: bool) -> String {
+fn run(
+    sandbox: &Sandbox,
+    words: &[String],
+    context: &Path,
+    store: &Path,
+    epoch: Option<i64>,
+) -> String {
     let [context, folder] = [context, store].map(|it| it.display().to_string());
     let run = sandbox.rbuild(["--store", &folder, "image", "build", &context]).under(words);
-    let run = if epoch { run.env(EPOCH.0, EPOCH.1) } else { run };
-    let found = digest(run.ok().line());
-    if epoch {
-        return found;
-    }
-    let store = Store::open(store).expect("store");
-    let image = store.image(found.parse().expect("digest")).expect("record").expect("image");
-    let image = rbuild_imagebuilder::catalog::load(&store, image.digest).expect("image");
-    content(&store, &image.layers)
+    let Some(time) = epoch else {
+        let found = digest(run.ok().line());
+        let store = Store::open(store).expect("store");
+        let image = catalog::load(&store, found.parse().expect("digest")).expect("image");
+        return content(&store, &image.layers);
+    };
+    digest(run.env("SOURCE_DATE_EPOCH", time.to_string()).ok().line())
 }

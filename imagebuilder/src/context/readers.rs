@@ -11,11 +11,14 @@ use std::{
 use rustix::fs::fstat;
 
 use super::{
-    Context, ContextError, attributes, copy_with, stamp::Stamp, stat_cache::Record, walk::Found,
+    Context, ContextError, attributes, copy_with,
+    stamp::Stamp,
+    stat_cache::Record,
+    walk::{self, Found},
 };
 use crate::{
     digest::Hashing,
-    tree::{Content, ContentOrigin, Kind, TreePath},
+    tree::{Content, ContentOrigin, Entry, Kind, TreePath, Xattrs},
 };
 
 /// How many files are read at once.
@@ -29,8 +32,8 @@ const BUFFER: usize = 1 << 17;
 /// What one file holds.
 struct Outcome {
     stamp: Stamp,
-    content: Content,
-    xattrs: crate::tree::Xattrs,
+    kind: Kind,
+    xattrs: Xattrs,
     /// What may be kept of it, if the stamp proves it.
     record: Option<Record>,
 }
@@ -39,37 +42,38 @@ struct Outcome {
 pub(super) fn read(context: &Context, files: Vec<&mut Found>) -> Result<Vec<Record>, ContextError> {
     let processors = thread::available_parallelism().map_or(FEWEST, usize::from);
     let count = processors.clamp(FEWEST, MOST).min(files.len());
+    // One place for all, as large as it gets: they are many, and stay.
+    let records = Mutex::new(Vec::with_capacity(files.len()));
     let files = Mutex::new(files.into_iter());
-    thread::scope(|scope| {
-        let readers: Vec<_> =
-            (0..count).map(|_| scope.spawn(|| read_some(context, &files))).collect();
-        let mut records = Vec::new();
-        for reader in readers {
-            match reader.join() {
-                Ok(read) => records.append(&mut read?),
+    if count == 1 {
+        read_some(context, &files, &records)?;
+    } else {
+        thread::scope(|scope| {
+            let reader = || scope.spawn(|| read_some(context, &files, &records));
+            let readers: Vec<_> = (0..count).map(|_| reader()).collect();
+            readers.into_iter().try_for_each(|it| match it.join() {
+                Ok(read) => read,
                 Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(records)
-    })
+            })
+        })?;
+    }
+    Ok(records.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Reads files until there is none left.
 fn read_some<'a>(
     context: &Context,
     files: &Mutex<impl Iterator<Item = &'a mut Found>>,
-) -> Result<Vec<Record>, ContextError> {
-    let mut records = Vec::new();
+    records: &Mutex<Vec<Record>>,
+) -> Result<(), ContextError> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let next = files.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(found) = next else { return Ok(records) };
-        let Outcome { stamp, content, xattrs, record } =
-            read_file(context, &found.path, &mut buffer)?;
+        let Some(found) = next else { return Ok(()) };
+        let Outcome { stamp, kind, xattrs, record } = read_file(context, &found.path, &mut buffer)?;
         let entry = Arc::make_mut(&mut found.entry);
-        entry.meta = super::walk::meta(&stamp, xattrs);
-        entry.kind = Kind::File(content);
-        records.extend(record);
+        *entry = Entry { kind, meta: walk::meta(&stamp, xattrs) };
+        records.lock().unwrap_or_else(PoisonError::into_inner).extend(record);
     }
 }
 
@@ -115,6 +119,6 @@ fn attempt(
     let record = (is_trusted && before.is_settled(clock))
         .then(|| Record::new(before, digest, xattrs.clone()));
     let origin = ContentOrigin::Context(context.clone(), path.clone());
-    let content = Content { digest, size, origin };
-    Ok(Some(Outcome { stamp: before, content, xattrs, record }))
+    let kind = Kind::File(Content { digest, size, origin });
+    Ok(Some(Outcome { stamp: before, kind, xattrs, record }))
 }

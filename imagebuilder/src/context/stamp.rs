@@ -49,7 +49,6 @@ fn nanoseconds(seconds: i64, rest: i64) -> i64 {
 }
 
 impl Stamp {
-    #[expect(clippy::unnecessary_fallible_conversions, reason = "the types differ by platform")]
     pub(super) fn of(stat: &Stat) -> Self {
         let time = |seconds, rest| nanoseconds(seconds, i64::try_from(rest).unwrap_or_default());
         Self {

@@ -1,10 +1,6 @@
 //! Contexts are walked, read, and known again.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    sync::atomic::{AtomicI64, Ordering},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::atomic::AtomicI64};
 
 use super::*;
 
@@ -206,6 +202,8 @@ fn other_filesystems_are_read_each_time() {
         drop(known);
         let tree = context.read(&path("kernel/ostype")).unwrap();
         assert_eq!(contents(&tree), digests(&["Linux\n"]));
+        let Kind::File(file) = &tree.get(&path("kernel/ostype")).unwrap().kind else { panic!() };
+        assert_eq!(file.still(&file.open().unwrap()).unwrap(), Still::Unknown);
     }
 }
 
@@ -252,9 +250,9 @@ fn a_file_is_still_the_same_only_if_its_stamp_proves_it() {
     let still = |change: &dyn Fn()| {
         let context = builds.open();
         let tree = context.read(&TreePath::ROOT).unwrap();
-        let Kind::File(content) = tree.get(&path("a")).unwrap().kind.clone() else { panic!() };
+        let Kind::File(file) = tree.get(&path("a")).unwrap().kind.clone() else { panic!() };
         change();
-        content.still(&content.open().unwrap()).unwrap()
+        file.still(&file.open().unwrap()).unwrap()
     };
     assert_eq!(still(&|| {}), Still::Same);
     // Other content, or not: who read it compares the digests.

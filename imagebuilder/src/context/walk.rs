@@ -36,8 +36,8 @@ pub(super) struct Found {
     pub(super) path: TreePath,
     pub(super) entry: Arc<Entry>,
     pub(super) state: State,
-    /// What names the file, if it has other names too.
-    pub(super) inode: Option<(u64, u64)>,
+    /// What names the file, if it has other names too, as few files do.
+    pub(super) inode: Option<Box<(u64, u64)>>,
 }
 
 /// How much is known of what was found.
@@ -64,6 +64,9 @@ pub(super) fn walk(
     let queue = Queue { folders: Vec::new(), busy: 0, failed: None };
     let walk = Walk { context, cache, queue: Mutex::new(queue), wake: Condvar::new() };
     let mut found = walk.start(base, verdict)?;
+    if walk.lock().folders.is_empty() {
+        return Ok(found);
+    }
     let count = thread::available_parallelism().map_or(FEWEST, usize::from).clamp(FEWEST, MOST);
     thread::scope(|scope| {
         let walkers: Vec<_> = (1..count).map(|_| scope.spawn(|| walk.work())).collect();
@@ -296,7 +299,7 @@ impl Walk<'_> {
             FileType::Fifo => Kind::Fifo,
             FileType::Directory | FileType::Socket | FileType::Unknown => return Ok(None),
         };
-        let inode = (1 < stat.st_nlink && stamp.is_file()).then(|| stamp.inode());
+        let inode = (1 < stat.st_nlink && stamp.is_file()).then(|| Box::new(stamp.inode()));
         let entry = Arc::new(Entry { kind, meta: meta(&stamp, xattrs) });
         Ok(Some(Found { path: path.clone(), entry, state, inode }))
     }

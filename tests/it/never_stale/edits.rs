@@ -67,7 +67,7 @@ impl Edited {
             10 if is_file => self.replace(&path),
             11 => self.other_kind(&path),
             12 => return self.add(),
-            13 => self.remove(&path),
+            13 => remove(&path),
             14 => self.point(&path),
             15 if is_file => self.map(&path),
             16 if is_file => self.by_another_name(&path),
@@ -206,11 +206,6 @@ impl Edited {
         "other kind of"
     }
 
-    fn remove(&mut self, path: &Path) -> &'static str {
-        fs::remove_file(path).expect("file that is removed");
-        "remove"
-    }
-
     fn point(&mut self, path: &Path) -> &'static str {
         let target = self.bytes(3);
         fs::remove_file(path).expect("file that becomes a link");
@@ -241,6 +236,11 @@ impl Edited {
         self.same_size_and_time(&path);
         "by another mount of"
     }
+}
+
+fn remove(path: &Path) -> &'static str {
+    fs::remove_file(path).expect("file that is removed");
+    "remove"
 }
 
 fn restore_time(path: &Path, before: &Metadata) {

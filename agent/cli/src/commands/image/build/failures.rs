@@ -17,6 +17,7 @@ use super::super::{
 use crate::failure::{Failure, Kind, cause_of};
 
 const NOT_YET: &str = "rbuild refuses what it cannot do yet, rather than leave it out";
+const BUILD_AGAIN: &str = "build again when nothing writes to the context";
 
 pub(super) fn build_failure(err: BuildErrorKind) -> Failure {
     match err {
@@ -105,6 +106,7 @@ pub(super) fn context_failure(err: ContextError) -> Failure {
             };
             Failure::of(kind, err)
         }
+        ContextError::Changing { .. } => Failure::of(Kind::Outside, err).hint(BUILD_AGAIN),
         err => Failure::of(Kind::Input, err),
     }
 }
@@ -113,8 +115,7 @@ fn layer_failure(err: build::LayerError) -> Failure {
     match err {
         build::LayerError::Store(err) => store_failure(err),
         err => {
-            let hint = matches!(err, build::LayerError::Changed { .. })
-                .then_some("build again when nothing writes to the context");
+            let hint = matches!(err, build::LayerError::Changed { .. }).then_some(BUILD_AGAIN);
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
     }
