@@ -263,7 +263,10 @@ fn docker_archives_that_attack_are_refused() {
         refused(|it| set_manifest(it, change), "no entry `");
         refused(|it| set_manifest(it, |it| it[0]["Config"] = name.into()), "no entry `");
     }
-    refused(|it| set_manifest(it, |it| it[0]["Config"] = "aa/layer.tar".into()), "not JSON");
+    refused(
+        |it| set_manifest(it, |it| it[0]["Config"] = "aa/layer.tar".into()),
+        "a config and a layer",
+    );
     refused(|it| set_manifest(it, |it| it[0]["RepoTags"][0] = "../x".into()), "not the name");
     let digest = format!("x@{}", Digest::of(b""));
     refused(|it| set_manifest(it, |it| it[0]["RepoTags"][0] = digest.into()), "not the name");
