@@ -11,6 +11,7 @@ mod deploy;
 mod docs;
 mod ends;
 mod examples;
+mod formats;
 mod fuzz;
 mod github;
 mod golden;

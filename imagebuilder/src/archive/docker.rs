@@ -158,7 +158,11 @@ impl Archive<'_> {
         if LARGEST_JSON < size {
             return Err(self.refused(name, "that is larger than any manifest or config should be"));
         }
-        fs::read(path).map_err(failed("read", path))
+        fs::read(path).map_err(|err| match err.kind() {
+            // Layers go when they are compressed.
+            io::ErrorKind::NotFound => self.refused(name, "that is a config and a layer"),
+            _ => failed("read", path)(err),
+        })
     }
 
     fn refused(&self, name: &str, reason: &'static str) -> LayoutError {

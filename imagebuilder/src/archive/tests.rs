@@ -263,7 +263,10 @@ fn docker_archives_that_attack_are_refused() {
         refused(|it| set_manifest(it, change), "no entry `");
         refused(|it| set_manifest(it, |it| it[0]["Config"] = name.into()), "no entry `");
     }
-    refused(|it| set_manifest(it, |it| it[0]["Config"] = "aa/layer.tar".into()), "not JSON");
+    refused(
+        |it| set_manifest(it, |it| it[0]["Config"] = "aa/layer.tar".into()),
+        "a config and a layer",
+    );
     refused(|it| set_manifest(it, |it| it[0]["RepoTags"][0] = "../x".into()), "not the name");
     let digest = format!("x@{}", Digest::of(b""));
     refused(|it| set_manifest(it, |it| it[0]["RepoTags"][0] = digest.into()), "not the name");
@@ -274,7 +277,7 @@ fn docker_archives_that_attack_are_refused() {
     refused(|it| set_manifest(it, images), "more than 1000 images");
     for (json, want) in [
         ("{}".to_owned(), "the manifest is not one of an image"),
-        ("[".repeat(100_000), "recursion"),
+        ("[".repeat(100_000), "the manifest is not one of an image"),
         (format!("[{}1]", "1,".repeat(1 << 20)), "values"),
         (format!("[{}]", " ".repeat(9 << 20)), "larger than any manifest"),
         (r#"[{"Config": 1}]"#.to_owned(), "the manifest is not one of an image"),

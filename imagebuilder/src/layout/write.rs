@@ -258,7 +258,8 @@ pub(super) fn put(entries: &mut Vec<Value>, new: &Entry) {
         let other = full_name(annotation(it, IMAGE_NAME), annotation(it, REF_NAME));
         let same_name = full.is_some() && other == full;
         let same_text = text.is_some_and(|text| annotation(it, REF_NAME) == Some(text));
-        !same_name && !same_text && !(is_same(it) && is_nameless(it))
+        let replaced = is_same(it) && is_nameless(it);
+        !(same_name || same_text || replaced)
     });
     let mut entry = index_entry(new);
     entry["annotations"] = annotations(entries, full.as_ref(), text.map(String::as_str));
