@@ -3,11 +3,7 @@
 
 use std::{fs, path::Path};
 
-use rbuild_tests::{
-    Sandbox, peers,
-    servers::{Docker, Registry},
-    store,
-};
+use rbuild_tests::{Sandbox, peers, peers::Docker, servers::Registry, store};
 use serde_json::{Value, json};
 
 use crate::{build, digest, push, sandbox, sandbox_with_context};
@@ -38,17 +34,17 @@ fn docker_loads_what_is_saved_and_what_docker_saves_is_loaded() {
     let dockerfile = "FROM scratch\nCOPY hello /a\nCOPY hello /b\nHEALTHCHECK CMD [\"/a\"]\n";
     sandbox.write("ctx/Dockerfile", dockerfile);
     build(&sandbox, "shop:1");
-    let docker = Docker::start();
+    let docker = Docker::shared();
     let (saved, again) = (path(&sandbox, "saved.tar"), path(&sandbox, "again.tar"));
     let args = ["image", "save", "--format", "docker-archive", "-o", &saved, "shop:1"];
     sandbox.rbuild(args).ok();
-    docker.run(&["load", "-i", &saved]);
+    docker.run(["load", "-i", &saved]);
     let (id, diff_ids) = identity(&sandbox, "shop:1");
-    assert_eq!(docker.run(&["inspect", "--format", "{{.Id}}", "shop:1"]).trim(), id);
-    let layers = docker.run(&["inspect", "--format", "{{json .RootFS.Layers}}", "shop:1"]);
+    assert_eq!(docker.run(["inspect", "--format", "{{.Id}}", "shop:1"]).trim(), id);
+    let layers = docker.run(["inspect", "--format", "{{json .RootFS.Layers}}", "shop:1"]);
     assert_eq!(serde_json::from_str::<Value>(&layers).unwrap(), diff_ids);
 
-    docker.run(&["save", "-o", &again, "shop:1"]);
+    docker.run(["save", "-o", &again, "shop:1"]);
     other.rbuild(["image", "load"]).input(fs::read(&again).unwrap()).ok();
     assert_eq!(identity(&other, "shop:1"), (id.clone(), diff_ids.clone()));
     store::assert_nothing_is_half_written(&other.store());
@@ -148,7 +144,7 @@ fn layout_with_index(sandbox: &Sandbox) -> String {
         let name = format!("{architecture}:1");
         let digest = build(sandbox, &name);
         copy(sandbox, &format!("store:{name}"), &format!("oci:{layout}:{architecture}"));
-        let size = fs::metadata(blob(&layout, &digest)).unwrap().len();
+        let size = fs::metadata(blob(&layout, &digest)).expect("blob").len();
         entries.push(json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": digest, "size": size,
@@ -159,13 +155,13 @@ fn layout_with_index(sandbox: &Sandbox) -> String {
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries });
     let bytes = index.to_string();
     let digest = format!("sha256:{}", store::hex(bytes.as_bytes()));
-    fs::write(blob(&layout, &digest), &bytes).unwrap();
+    fs::write(blob(&layout, &digest), &bytes).expect("blob");
     let entry = json!({
         "mediaType": media_type, "digest": digest, "size": bytes.len(),
         "annotations": { "org.opencontainers.image.ref.name": "multi" },
     });
     let top = json!({ "schemaVersion": 2, "manifests": [entry] });
-    fs::write(Path::new(&layout).join("index.json"), top.to_string()).unwrap();
+    fs::write(Path::new(&layout).join("index.json"), top.to_string()).expect("index");
     format!("oci:{layout}:multi")
 }
 

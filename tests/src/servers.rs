@@ -3,7 +3,6 @@
 //! A server is asked to listen on port 0, and its port is then read from `/proc`: two tests can
 //! never want the same one.
 
-pub mod docker;
 pub mod moto;
 pub mod registry;
 pub mod scripted;
@@ -19,7 +18,6 @@ use std::{
 use crate::{process::Process, scratch::Scratch};
 
 pub use self::{
-    docker::Docker,
     moto::Moto,
     registry::{Auth, Registry},
     scripted::Scripted,
