@@ -81,7 +81,7 @@ fn read(stream: &[u8], limit: u64) -> Result<String, MembersError> {
         write!(text, "{number} {path} {kind:?} {mode:o} {uid}:{gid} {mtime} {size}").unwrap();
         for (name, value) in &xattrs {
             let text_of = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
-            write!(text, " {}={:?}", text_of(&name), text_of(&value)).unwrap();
+            write!(text, " {}={:?}", text_of(name), text_of(value)).unwrap();
         }
         assert_eq!(size, bytes.len() as u64);
         match bytes.len() {
