@@ -1,6 +1,6 @@
 //! What happens while images are built and carried: facts, not words.
 
-use crate::digest::Digest;
+use crate::{digest::Digest, layer};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub enum Event<'a> {
         size: u64,
         /// The digest of the blob.
         digest: Digest,
+        /// What it cost.
+        bytes: layer::Stats,
     },
     /// Something in the Dockerfile is suspicious.
     Warning {

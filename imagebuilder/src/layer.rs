@@ -50,10 +50,37 @@ pub struct Job<'a> {
     /// Names what this layer is most like: the one that was made last under the same name is
     /// looked at for a beginning that is the same, which then is not hashed again.
     pub like: Digest,
+    /// Whether what was made before is used.
+    pub reuse: Reuse,
+    /// What it cost, when the layer is written.
+    pub stats: Stats,
     /// Takes the layer's bytes while they are made, if it is worth it.
     pub uploads: Option<&'a dyn Uploads>,
     /// Is told of the bytes of files that were read.
     pub progress: &'a mut dyn FnMut(u64),
+}
+
+/// Whether what was made before is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// What the store has of it.
+    Stored,
+    /// Nothing: all is read, hashed and compressed. The store keeps what it has if that is the
+    /// same and whole.
+    Nothing,
+}
+
+/// What it cost to write a layer, in bytes; nothing if it was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Contents of files that were read for the tar stream.
+    pub read: u64,
+    /// Bytes of the tar stream that were hashed.
+    pub hashed: u64,
+    /// Bytes of the tar stream that were compressed.
+    pub compressed: u64,
+    /// Bytes of the tar stream whose compressed form was in the store.
+    pub reused: u64,
 }
 
 /// Starts uploads of layers whose digests are not known yet.
@@ -103,13 +130,14 @@ pub fn write(tree: &Tree, job: &mut Job<'_>) -> Result<Layer, LayerError> {
 }
 
 fn write_on(threads: usize, tree: &Tree, job: &mut Job<'_>) -> Result<Layer, LayerError> {
-    let (store, options) = (job.store, job.options);
+    let (store, options, reuse) = (job.store, job.options, job.reuse);
+    job.stats = Stats::default();
     let mut planner = plan::plan(tree, store, &options);
     let mut layer = Assembly::new(job)?;
     if let Some(first) = layer.take_known(&mut planner)? {
         let back_end = options.compression.back_end();
         let mut take = |made| layer.take(made);
-        segments::make(store, back_end, threads, first, &mut planner, &mut take)?;
+        segments::make((store, reuse), back_end, threads, first, &mut planner, &mut take)?;
     }
     layer.finish()
 }

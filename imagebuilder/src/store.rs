@@ -319,7 +319,11 @@ impl Store {
         if let Some(size) = self.inner.packs.size(ObjectKind::Blob, digest)? {
             return Ok(Some(size.into()));
         }
-        Ok(self.composed(digest)?.map(|it| it.size()))
+        match self.composed(digest) {
+            // It is forgotten now, and made again.
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            other => Ok(other?.map(|it| it.size())),
+        }
     }
 
     /// The size of a blob that is a file.
@@ -363,6 +367,18 @@ impl Store {
     /// The bytes of an object, verified. A damaged one is an error once; after that it is not here.
     pub fn object(&self, kind: ObjectKind, key: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.packs.read(kind, key)
+    }
+
+    /// As [`Store::object`], where one that is damaged is none: it is forgotten, and made again.
+    pub fn whole_object(
+        &self,
+        kind: ObjectKind,
+        key: Digest,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.object(kind, key) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            other => other,
+        }
     }
 
     /// Whether an object is here.

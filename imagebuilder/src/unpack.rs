@@ -69,7 +69,7 @@ impl<'a> Layers<'a> {
 
     /// The table of contents of a layer; made first if there is none yet.
     pub fn contents(&self, layer: &Layer) -> Result<Contents, RootfsError> {
-        let known = self.store.object(ObjectKind::Contents, layer.diff_id)?;
+        let known = self.store.whole_object(ObjectKind::Contents, layer.diff_id)?;
         if let Some(contents) = known.and_then(Contents::parse) {
             return Ok(contents);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BuildErrorKind, Inputs, LARGEST_VALUES,
+    BuildErrorKind, Cache, Inputs, LARGEST_VALUES,
     done::{Done, DoneLayer, recall, remember},
     owner, sources,
     sources::SourceError,
@@ -473,17 +473,23 @@ impl Stage {
             store: inputs.store,
             options: inputs.layers,
             like: self.like,
+            reuse: match inputs.cache {
+                Cache::Use => layer::Reuse::Stored,
+                Cache::Ignore => layer::Reuse::Nothing,
+            },
+            stats: layer::Stats::default(),
             uploads: inputs.uploads,
             progress: &mut progress,
         };
         let written = layer::write(&copied.tree, &mut job)?;
+        let bytes = job.stats;
         let contents = Contents::of_tree(&copied.tree);
         let contents = contents.map_err(|err| RootfsError::contents(&written, err))?;
         let (entries, size, digest) = (copied.tree.len(), written.size, written.digest);
         drop(copied);
         inputs.store.add_object(ObjectKind::Contents, written.diff_id, contents.as_bytes())?;
         remember(inputs, keys, Some(&written))?;
-        emit(Event::LayerWritten { entries, content: total, size, digest });
+        emit(Event::LayerWritten { entries, content: total, size, digest, bytes });
         if let Some(rootfs) = &mut self.rootfs {
             rootfs.lay(&contents, &written)?;
         }

@@ -72,6 +72,8 @@ fn a_layer_that_was_written_needs_not_be_read() {
         store: &store,
         options: layer::Options::default(),
         like: Digest::of(b""),
+        reuse: layer::Reuse::Stored,
+        stats: layer::Stats::default(),
         uploads: None,
         progress: &mut |_| (),
     };

@@ -3,7 +3,7 @@
 //! **Architecture invariant:** the blob is known to the store when all of its segments are.
 
 use super::{
-    Job, LayerError, Method, Upload,
+    Job, LayerError, Method, Reuse, Upload,
     checkpoints::{self, Mark, Streams},
     compress::END_OF_DEFLATE,
     plan::{Planner, Segment},
@@ -71,6 +71,7 @@ impl<'j, 'a> Assembly<'j, 'a> {
                 return Ok(Some(segment));
             };
             start = mark.blob_length;
+            self.job.stats.reused = streams.tar.length;
             self.streams = streams;
             self.parts.push(Part::Segment { key: mark.key, skip: SKIP, size });
             self.marks.push(mark);
@@ -81,13 +82,21 @@ impl<'j, 'a> Assembly<'j, 'a> {
     /// Takes the next segment.
     pub(super) fn take(&mut self, made: Made) -> Result<(), LayerError> {
         let Made { key, tar, crc, contents, object, origin } = made;
+        let length = tar.len() as u64;
+        let stats = &mut self.job.stats;
+        stats.read += contents;
+        stats.hashed += length;
+        match origin {
+            Origin::New => stats.compressed += length,
+            Origin::Store => stats.reused += length,
+        }
         if origin == Origin::New {
             self.job.store.add_object(ObjectKind::Segment, key, &object)?;
             self.begin_upload()?;
         }
         let bytes = &object[SKIP as usize..];
         self.streams.tar.update(&tar);
-        self.streams.crc = combine(self.streams.crc, crc, tar.len() as u64);
+        self.streams.crc = combine(self.streams.crc, crc, length);
         self.put(bytes);
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.parts.push(Part::Segment { key, skip: SKIP, size });
@@ -118,7 +127,7 @@ impl<'j, 'a> Assembly<'j, 'a> {
                 Part::Bytes(bytes) => upload.write(bytes),
                 Part::Segment { key, .. } => {
                     // One that is gone again: the push from the store tells of it.
-                    let object = self.job.store.object(ObjectKind::Segment, *key)?;
+                    let object = self.job.store.whole_object(ObjectKind::Segment, *key)?;
                     let Some(object) = object else { return Ok(()) };
                     upload.write(object.get(SKIP as usize..).unwrap_or_default());
                 }
@@ -140,10 +149,12 @@ impl<'j, 'a> Assembly<'j, 'a> {
         let (diff_id, size) = (tar.digest(), blob.length);
         let blob = Blob { digest: blob.digest(), size };
         let store = self.job.store;
-        if !store.has(blob.digest, blob.size)? {
+        // What is there already, whole, is not added again.
+        let is_new = self.job.reuse == Reuse::Nothing;
+        if is_new || !store.has(blob.digest, blob.size)? {
             store.add_composed(blob.digest, &Composed { parts: self.parts })?;
         }
-        if !store.has_object(ObjectKind::Checkpoints, blob.digest) {
+        if is_new || !store.has_object(ObjectKind::Checkpoints, blob.digest) {
             checkpoints::save(store, &self.format, blob.digest, &self.marks)?;
         }
         let last = last(self.job.like, &self.format);
@@ -161,6 +172,9 @@ impl<'j, 'a> Assembly<'j, 'a> {
 
 /// The marks of the layer that this one is most like, if all of it is in the store.
 fn known(job: &Job<'_>, format: &str) -> Result<Vec<Mark>, LayerError> {
+    if job.reuse == Reuse::Nothing {
+        return Ok(Vec::new());
+    }
     let hex = job.store.recall::<String>(last(job.like, format))?;
     match hex.and_then(|it| Digest::from_hex(&it)) {
         // One that is gone may have been damaged: each of its segments is looked at then.

@@ -118,7 +118,7 @@ pub(super) fn save(
 
 /// The marks that were kept of the layer `blob`, if they are whole.
 pub(super) fn load(store: &Store, format: &str, blob: Digest) -> Result<Vec<Mark>, StoreError> {
-    let bytes = store.object(ObjectKind::Checkpoints, blob)?;
+    let bytes = store.whole_object(ObjectKind::Checkpoints, blob)?;
     Ok(bytes.and_then(|it| parse(&it, format, blob)).unwrap_or_default())
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    LayerError,
+    LayerError, Reuse,
     compress::{BackEnd, Compressor},
     plan::{Planner, Segment},
 };
@@ -55,6 +55,7 @@ pub(super) enum Origin {
 /// What the threads share.
 struct Shared<'a, 'p, I> {
     store: &'a Store,
+    reuse: Reuse,
     back_end: BackEnd,
     plan: Mutex<Plan<'a, 'p, I>>,
     room: u64,
@@ -81,7 +82,7 @@ struct State {
 
 /// Makes `first` and what `rest` gives on so many threads, and gives all to `take` in order.
 pub(super) fn make<'a, I>(
-    store: &'a Store,
+    (store, reuse): (&'a Store, Reuse),
     back_end: BackEnd,
     threads: usize,
     first: Segment<'a>,
@@ -94,6 +95,7 @@ where
     let room = (ROOM * threads as u64).clamp(LEAST_ROOM, MOST_ROOM);
     let shared = Shared {
         store,
+        reuse,
         back_end,
         plan: Mutex::new(Plan { first: Some(first), rest, taken: 0 }),
         room,
@@ -172,7 +174,8 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
         let mut tar = Vec::with_capacity(usize::try_from(segment.length).unwrap_or_default());
         let contents = segment.read(&mut tar)?;
         let (key, crc) = (segment.key, crc32fast::hash(&tar));
-        if let Ok(Some(object)) = self.store.object(ObjectKind::Segment, key)
+        if self.reuse == Reuse::Stored
+            && let Some(object) = self.store.whole_object(ObjectKind::Segment, key)?
             && is_object(&object, tar.len())
         {
             return Ok(Made { key, tar, crc, contents, object, origin: Origin::Store });

@@ -18,7 +18,15 @@ use crate::{
 };
 
 fn job<'a>(store: &'a Store, progress: &'a mut dyn FnMut(u64)) -> Job<'a> {
-    Job { store, options: Options::default(), like: Digest::of(b""), uploads: None, progress }
+    Job {
+        store,
+        options: Options::default(),
+        like: Digest::of(b""),
+        reuse: Reuse::Stored,
+        stats: Stats::default(),
+        uploads: None,
+        progress,
+    }
 }
 
 fn path(text: &str) -> TreePath {
@@ -193,7 +201,15 @@ fn write_like(
     let mut read = 0;
     let progress = &mut |count| read += count;
     let like = Digest::of(like.as_bytes());
-    let mut job = Job { store, options, like, uploads: None, progress };
+    let mut job = Job {
+        store,
+        options,
+        like,
+        reuse: Reuse::Stored,
+        stats: Stats::default(),
+        uploads: None,
+        progress,
+    };
     let layer = write_on(threads, tree, &mut job)?;
     Ok((layer, read))
 }

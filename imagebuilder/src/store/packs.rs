@@ -132,13 +132,15 @@ impl Packs {
             if let Some(bytes) = read_entry(&file, &entry).map_err(failed("read", &path))? {
                 return Ok(Some(bytes));
             }
-            // There may be another copy.
-            self.mark_bad(&pack, &[at])?;
+            // There may be another copy. A disk that is full or cannot be written to keeps nobody from
+            // reading: others find it to be damaged themselves.
+            let _ = self.mark_bad(&pack, &[at]);
             damage = Some(damaged(&entry));
         }
     }
 
-    /// Adds an object. One with the same content that is there already is not added again.
+    /// Adds an object. One with the same content that is there already, and whole, is not added
+    /// again.
     pub(super) fn add(
         &self,
         kind: ObjectKind,
@@ -151,13 +153,22 @@ impl Packs {
             Some(Found::Pack(pack, at)) => pack.index.entry(at),
             None => None,
         };
-        if known.is_some_and(|it| it.hash == hash && it.length as usize == bytes.len()) {
+        if known.is_some_and(|it| it.hash == hash && it.length as usize == bytes.len())
+            && self.is_whole(kind, key)?
+        {
             return Ok(());
         }
         if PACK_SIZE <= self.append(kind, key, bytes, hash)? {
             self.commit(&Gate::shared(&self.root)?)?;
         }
         Ok(())
+    }
+
+    fn is_whole(&self, kind: ObjectKind, key: Digest) -> Result<bool, StoreError> {
+        match self.read(kind, key) {
+            Err(StoreError::Damaged { .. }) => Ok(false),
+            other => Ok(other?.is_some()),
+        }
     }
 
     /// Adds an object, whether it is there or not.

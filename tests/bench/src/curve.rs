@@ -22,7 +22,7 @@ use rbuild_imagebuilder::{
     context::Context,
     digest::Digest,
     layer::{
-        self, Job, Options,
+        self, Job, Options, Reuse, Stats,
         compress::{BackEnd, Compressor},
     },
     patterns::Ignore,
@@ -236,7 +236,15 @@ fn layers(place: &Path, folder: &Path) -> io::Result<()> {
 fn write(store: &Store, tree: &Tree) -> io::Result<u64> {
     let like = Digest::of(b"curve");
     let progress = &mut |_| ();
-    let mut job = Job { store, options: Options::default(), like, uploads: None, progress };
+    let mut job = Job {
+        store,
+        options: Options::default(),
+        like,
+        reuse: Reuse::Stored,
+        stats: Stats::default(),
+        uploads: None,
+        progress,
+    };
     Ok(layer::write(tree, &mut job).map_err(io::Error::other)?.size)
 }
 

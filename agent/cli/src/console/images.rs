@@ -56,7 +56,7 @@ impl Images {
             }
             Event::StepCached => super::say("        cached"),
             Event::LayerProgress { done, total } => self.layer_progress(&mut state, *done, *total),
-            Event::LayerWritten { entries, content, size, digest } => {
+            Event::LayerWritten { entries, content, size, digest, .. } => {
                 if let Some((bar, _)) = state.layer.take() {
                     bar.finish_and_clear();
                 }

@@ -15,7 +15,7 @@ use rbuild_imagebuilder::{
     store::{Origin, Store},
     transfer::{self, Network},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use self::{
@@ -82,7 +82,14 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         epoch,
         now: i64::try_from(host::now().as_secs()).unwrap_or(i64::MAX),
     };
-    let built = build::build(&inputs, &mut |event| view.show(&event))
+    let mut written = Vec::new();
+    let mut emit = |event: Event<'_>| {
+        if let Event::LayerWritten { digest, bytes, .. } = event {
+            written.push((digest, bytes));
+        }
+        view.show(&event);
+    };
+    let built = build::build(&inputs, &mut emit)
         .map_err(|err| source.failure(build_failure(err.kind), err.place))?;
     let digest = built.image.digest();
     for name in &names {
@@ -93,7 +100,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         Some(push) => push.finish(&store, digest, &names, &view)?,
         None => Vec::new(),
     };
-    report(args, &names, &built, &pushed)?;
+    report(args, &names, &built, (&written, &pushed))?;
     keep_below_limit(&store, global);
     Ok(())
 }
@@ -102,7 +109,7 @@ fn report(
     args: &ImageBuild,
     names: &[Reference],
     built: &Built,
-    pushed: &[Pushed],
+    (written, pushed): (&[(Digest, layer::Stats)], &[Pushed]),
 ) -> Result<(), Failure> {
     let digest = built.image.digest().to_string();
     if let Some(file) = &args.iidfile {
@@ -117,18 +124,38 @@ fn report(
     if !args.json {
         return console::print_line(&digest);
     }
-    let layer = |it: &rbuild_imagebuilder::image::Layer| json!({ "digest": it.digest.to_string(), "size": it.size, "mediaType": it.media_type });
+    let layer = |it: &image::Layer| {
+        let cost = written.iter().filter(|(digest, _)| *digest == it.digest);
+        json!({
+            "digest": it.digest.to_string(),
+            "size": it.size,
+            "mediaType": it.media_type,
+            "bytes": cost_of(cost.map(|it| it.1)),
+        })
+    };
     let mut report = json!({
         "digest": digest,
         "id": built.image.config_digest().to_string(),
         "names": names.iter().map(Reference::to_string).collect::<Vec<_>>(),
         "cached": built.cached,
+        "bytes": cost_of(written.iter().map(|it| it.1)),
         "layers": built.image.layers.iter().map(layer).collect::<Vec<_>>(),
     });
     if args.push {
         report["pushed"] = pushed.iter().map(|it| it.report.clone()).collect();
     }
     console::print_line(&report.to_string())
+}
+
+/// What layers cost together, in bytes.
+fn cost_of(layers: impl Iterator<Item = layer::Stats> + Clone) -> Value {
+    let sum = |part: fn(layer::Stats) -> u64| layers.clone().map(part).sum::<u64>();
+    json!({
+        "read": sum(|it| it.read),
+        "hashed": sum(|it| it.hashed),
+        "compressed": sum(|it| it.compressed),
+        "reused": sum(|it| it.reused),
+    })
 }
 
 /// Reads `NAME=VALUE`, or `NAME` with the value that the environment has, if it has one.
