@@ -154,6 +154,7 @@ impl Context {
         // One that cannot be named is read as if it was not known.
         if let (Ok(path), Some(inner)) = (folder.canonicalize(), Arc::get_mut(&mut context.inner)) {
             let key = Digest::of(path.as_os_str().as_bytes());
+            store.note_stat_cache_use(key);
             inner.known = RwLock::new(StatCache::load(&store.stat_cache_path(key)));
             inner.kept = Some((store.clone(), key));
         }

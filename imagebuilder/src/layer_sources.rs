@@ -37,7 +37,8 @@ fn names(store: &Store, digest: Digest) -> Result<Vec<String>, StoreError> {
     Ok(store.recall(key(digest))?.unwrap_or_default())
 }
 
-fn key(digest: Digest) -> Digest {
+/// Under which key it is remembered where a layer was seen.
+pub(crate) fn key(digest: Digest) -> Digest {
     Framed::new("rbuild sources of a layer 1").with(digest.as_bytes()).finish()
 }
 

@@ -267,7 +267,8 @@ impl Store {
         };
         let store = Self { inner: Arc::new(inner) };
         if let Some(gate) = Gate::try_exclusive(root) {
-            store.clear(&gate)?;
+            // What cannot be cleared now (on a disk that cannot be written to) is cleared by the next.
+            let _ = store.clear(&gate);
         }
         Ok(store)
     }
@@ -282,15 +283,14 @@ impl Store {
         if self.inner.old.is_none() {
             leases::clear(self.root(), &living, &self.inner.lease.id)?;
         }
-        retired::clear(self.root(), &living, &self.inner.lease.id)
+        retired::clear(self.root(), &living, self.inner.lease.called())
     }
 
     /// Who else uses the store.
     fn living(&self, _gate: &Gate) -> Result<Living, StoreError> {
-        let mut living = leases::others(self.root(), &self.inner.lease.id)?;
+        let mut living = leases::others(self.root(), &self.inner.lease)?;
         if self.inner.old.is_some() {
-            living.ids.insert(OLD_PROCESS.to_owned());
-            living.oldest = Some(SystemTime::UNIX_EPOCH);
+            living.add_ageless(OLD_PROCESS);
         }
         Ok(living)
     }
@@ -569,6 +569,11 @@ impl Store {
         }
         self.remove_object(ObjectKind::Blob, digest)?;
         self.remove_object(ObjectKind::Composed, digest)
+    }
+
+    /// Notes that what was read of a build context is used.
+    pub(crate) fn note_stat_cache_use(&self, key: Digest) {
+        records::note_use(&self.stat_cache_path(key));
     }
 
     /// Where it is kept what was read of a build context, which may be lost at any time.

@@ -10,6 +10,11 @@ use std::{
     time::Instant,
 };
 
+use rbuild_imagebuilder::{
+    catalog,
+    image::Image,
+    store::{Origin, Store, StoredImage},
+};
 use rbuild_tests::{Run, Sandbox, peers, servers::Registry, store};
 use regex::Regex;
 use rustix::process::Signal;
@@ -212,6 +217,56 @@ fn a_prune_that_is_killed_at_a_system_call_leaves_what_is_named() {
         }
     }
     report(&format!("kill: {kills} kills of a prune, each at a system call"));
+    assert!(20 < kills, "too few to show anything: {kills}");
+}
+
+#[test]
+fn a_prune_that_is_killed_at_a_system_call_takes_nothing_from_who_lives() {
+    let sandbox = sandbox_with_layers(100_000);
+    for content in ["one", "two"] {
+        sandbox.write("ctx/small/0", content);
+        build_in(&sandbox, "full").ok();
+    }
+    let mut kills = 0;
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("living-{}-{number}", call.trim_start_matches('?'));
+            let folder = sandbox.path().join(name);
+            copy_folder(&sandbox.path().join("full"), &folder);
+            let run = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &folder);
+            // A build that goes on from all that there is, and to which another prunes.
+            let living = Store::open(&folder).expect("store");
+            let images = living.images().expect("images");
+            let load = |it: &StoredImage| catalog::load(&living, it.digest).expect("image");
+            let images: Vec<Image> = images.iter().map(load).collect();
+            for layer in images.iter().flat_map(|it| &it.layers) {
+                assert!(living.has(layer.digest, layer.size).expect("a look"));
+            }
+            if !is_killed(run(&["cache", "prune", "--all"]), call, number) {
+                break;
+            }
+            kills += 1;
+            run(&["cache", "prune", "--all"]).ok();
+            for (number, image) in images.iter().enumerate() {
+                let added = catalog::add(&living, image, 1).expect("image that is added");
+                let name = format!("found:{number}").parse().expect("name");
+                catalog::tag(&living, &name, added.digest, Origin::Local).expect("name");
+            }
+            drop(living);
+            run(&["cache", "verify"]).ok();
+            for number in 0..images.len() {
+                let saved = folder.join("../saved").display().to_string();
+                let image = format!("found:{number}");
+                run(&["image", "save", "--format", "oci", "-o", &saved, &image]).ok();
+                assert_eq!(store::assert_every_blob_is_whole(Path::new(&saved)), 5, "{name}");
+                fs::remove_dir_all(saved).expect("layout that is removed");
+            }
+            run(&["cache", "prune", "--all"]).ok();
+            assert_eq!(store::unfinished(&folder), 0, "after {name}");
+            fs::remove_dir_all(folder).expect("store that is removed");
+        }
+    }
+    report(&format!("kill: {kills} kills of a prune while another process lives"));
     assert!(20 < kills, "too few to show anything: {kills}");
 }
 

@@ -112,6 +112,31 @@ fn a_disk_that_is_full_at_any_point_leaves_a_store_that_can_be_used() {
 }
 
 #[test]
+fn a_store_that_cannot_be_written_to_can_be_read() {
+    let sandbox = sandbox_with_context();
+    let build = || sandbox.rbuild(["image", "build", "-t", "x", "ctx"]).env(EPOCH.0, EPOCH.1);
+    let want = digest(build().ok().line());
+    let store = sandbox.store().display().to_string();
+    let mount = format!("mount --bind '{store}' '{store}' && mount -o remount,bind,ro '{store}'");
+    let namespace = Namespace::new(&mount);
+    let words = namespace.enter(&sandbox.src().display().to_string());
+    let rbuild = |args: &[&str]| sandbox.rbuild(args).under(&words).env(EPOCH.0, EPOCH.1);
+    for args in [
+        &["image", "ls"][..],
+        &["image", "inspect", "x"],
+        &["image", "save", "--format", "oci", "-o", "../saved", "x"],
+        &["cache", "du"],
+        &["cache", "verify"],
+        &["cache", "prune", "--all", "--dry-run"],
+    ] {
+        rbuild(args).ok();
+    }
+    assert_eq!(store::assert_every_blob_is_whole(&sandbox.path().join("saved")), 3);
+    assert_eq!(digest(rbuild(&["image", "build", "ctx"]).ok().line()), want, "nothing to write");
+    rbuild(&["image", "rm", "x"]).go().fails(3, &["Read-only file system", &store]);
+}
+
+#[test]
 fn what_takes_how_much_is_told_and_what_is_not_needed_goes() {
     let sandbox = sandbox_with_context();
     for content in ["one", "two"] {

@@ -128,6 +128,12 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
+/// Whether there is no space for what should be written.
+pub(super) fn is_full(err: &StoreError) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(err, StoreError::Io { source, .. } if matches!(source.kind(), QuotaExceeded | StorageFull))
+}
+
 /// Whether a file's name ends in this.
 pub(super) fn has_extension(name: &str, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|it| it == extension)

@@ -3,6 +3,10 @@
 //! A process that removes something from the store asks who else lives. What others may need is not
 //! removed but put aside ([`super::retired`]) until all who live now are gone.
 //!
+//! Where a process cannot make its file (the disk is full, or cannot be written to, or belongs to
+//! someone else), it holds the folder of leases locked instead, shared with others in that
+//! position: so what is there can be read, and what fills the disk can be removed.
+//!
 //! **Architecture invariant:** no lock that others wait for is held for longer than some files take
 //! to be renamed: the gate is shared by who commits, and exclusive to who removes.
 
@@ -75,9 +79,14 @@ pub(super) struct Lease {
     pub(super) id: String,
     /// When it began, by the clock of the file system.
     pub(super) start: SystemTime,
-    path: PathBuf,
-    _file: File,
+    /// Its file; none if none could be made.
+    path: Option<PathBuf>,
+    /// The file, or the folder.
+    file: File,
 }
+
+/// Stands for all processes that have no file of their own.
+const WITHOUT_FILE: &str = "without-file";
 
 impl Lease {
     /// Says that this process uses the store. Under the gate, so that nobody takes the file, before
@@ -86,18 +95,53 @@ impl Lease {
         let _gate = Gate::shared(root)?;
         let id = format!("{:016x}", fastrand::Rng::new().u64(..));
         let path = root.join("leases").join(&id);
-        let file = File::create_new(&path).map_err(failed("write", &path))?;
-        let locked = lock(&file, FlockOperation::NonBlockingLockExclusive);
-        locked.map_err(|err| failed("lock", &path)(err.into()))?;
-        let start = file.metadata().and_then(|it| it.modified()).map_err(failed("read", &path))?;
-        Ok(Self { id, start, path, _file: file })
+        let (file, path, operation) = match File::create_new(&path) {
+            Ok(file) => (file, Some(path), FlockOperation::NonBlockingLockExclusive),
+            Err(err) if !is_unwritable(&err) => return Err(failed("write", &path)(err)),
+            Err(_) => {
+                let folder = root.join("leases");
+                let file = File::open(&folder).map_err(failed("read", &folder))?;
+                (file, None, FlockOperation::NonBlockingLockShared)
+            }
+        };
+        let named = path.as_deref().unwrap_or(root);
+        lock(&file, operation).map_err(|err| failed("lock", named)(err.into()))?;
+        let start = file.metadata().and_then(|it| it.modified()).map_err(failed("read", named))?;
+        Ok(Self { id, start, path, file })
     }
+
+    /// What others call it when they wait for it.
+    pub(super) fn called(&self) -> &str {
+        if self.path.is_some() { &self.id } else { WITHOUT_FILE }
+    }
+
+    /// Whether another process lives that has no file of its own. Call it with the gate closed to
+    /// others: this one's hold on the folder is given up for a moment.
+    fn has_others_without_file(&self, root: &Path) -> Result<bool, StoreError> {
+        let folder = root.join("leases");
+        let failed = |err: Errno| failed("lock", &folder)(err.into());
+        if self.path.is_some() {
+            let file = File::open(&folder).map_err(super::files::failed("read", &folder))?;
+            return Ok(lock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
+        }
+        let is_alone = lock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        lock(&self.file, FlockOperation::LockShared).map_err(failed)?;
+        Ok(!is_alone)
+    }
+}
+
+/// Whether nothing can be written there, though it may be read.
+fn is_unwritable(err: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(err.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // A file that stays is found to be unlocked.
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -112,28 +156,59 @@ pub(super) struct Living {
 
 /// Who lives besides `own`; what the dead have left of their leases is removed. Call it with the
 /// gate closed to others.
-pub(super) fn others(root: &Path, own: &str) -> Result<Living, StoreError> {
+pub(super) fn others(root: &Path, own: &Lease) -> Result<Living, StoreError> {
     let folder = root.join("leases");
     let mut living = Living::default();
-    for id in names_in(&folder)?.into_iter().filter(|it| it != own) {
+    if own.has_others_without_file(root)? {
+        living.add_ageless(WITHOUT_FILE);
+    }
+    for id in names_in(&folder)?.into_iter().filter(|it| *it != own.id) {
         let path = folder.join(&id);
         let file = match File::open(&path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(failed("read", &path))?,
         };
         if lock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-            remove(&path)?;
+            // Where nothing can be removed, it is looked at again by the next one.
+            let _ = remove(&path);
             continue;
         }
         let start = file.metadata().and_then(|it| it.modified()).map_err(failed("read", &path))?;
         living.oldest = Some(living.oldest.map_or(start, |it| it.min(start)));
         living.ids.insert(id);
     }
+    // A clock that was set back since says nothing of what is newer than they are.
+    if living.oldest.zip(now(root)).is_some_and(|(oldest, now)| now < oldest) {
+        living.oldest = Some(SystemTime::UNIX_EPOCH);
+    }
     Ok(living)
+}
+
+impl Living {
+    /// Adds who does not say since when it lives.
+    pub(super) fn add_ageless(&mut self, id: &str) {
+        self.ids.insert(id.to_owned());
+        self.oldest = Some(SystemTime::UNIX_EPOCH);
+    }
+
+    /// Whether some of them have no file of their own, so that what they write is not known.
+    pub(super) fn has_unknown(&self) -> bool {
+        self.ids.contains(WITHOUT_FILE)
+    }
+}
+
+/// The time by the clock of the file system; none where nothing can be written.
+fn now(root: &Path) -> Option<SystemTime> {
+    let gate = root.join("gate");
+    super::records::note_use(&gate);
+    fs::metadata(&gate).and_then(|it| it.modified()).ok()
 }
 
 /// Removes from `tmp` what the dead have left.
 pub(super) fn clear(root: &Path, living: &Living, own: &str) -> Result<(), StoreError> {
+    if living.has_unknown() {
+        return Ok(());
+    }
     let folder = root.join("tmp");
     for name in names_in(&folder)? {
         let owner = super::files::owner(&name);

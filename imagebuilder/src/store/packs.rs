@@ -300,7 +300,7 @@ impl Packs {
         open.file.sync_all().map_err(failed("write", &pack.path))?;
         index.sync_all().map_err(failed("write", &beside.path))?;
         let last = names_in(&folder)?.iter().filter_map(|it| number(it)).max().unwrap_or_default();
-        let name = format!("{:010}-{}", last + 1, self.temporaries.owner());
+        let name = format!("{:010}-{}", last.saturating_add(1), self.temporaries.owner());
         pack.rename(&self.path(&name, "pack"))?;
         beside.rename(&self.path(&name, "idx"))?;
         sync_folder(&folder)?;
@@ -370,6 +370,10 @@ impl Packs {
             other => other.map_err(failed("read", &path))?,
         };
         let Some(index) = Index::parse(bytes) else { return Ok(None) };
+        // A pack gets its name before its index does, and loses it later.
+        if !self.path(name, "pack").exists() {
+            return Ok(None);
+        }
         let pack = Pack::new(name.to_owned(), index);
         for file in names.iter().filter(|it| it.starts_with(name) && has_extension(it, "bad")) {
             let bytes = fs::read(self.root.join("packs").join(file)).unwrap_or_default();
@@ -434,6 +438,13 @@ impl Packs {
             self.forget_pack(&pack);
         }
         Ok(is_any)
+    }
+
+    /// Forgets what was added and not committed.
+    pub(super) fn abandon(&self) {
+        let mut state = self.change();
+        state.open = None;
+        state.sealed.clear();
     }
 
     /// Whether an object is in a pack that was not taken out.

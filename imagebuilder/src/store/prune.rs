@@ -12,7 +12,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::{
     ObjectKind, Store, StoreError,
-    files::{failed, has_extension, names_in, remove, sync_folder, taken},
+    files::{failed, has_extension, is_full, names_in, remove, sync_folder, taken},
     leases::{Gate, Living},
     loaded::Pack,
     packs,
@@ -20,7 +20,7 @@ use super::{
     records,
     retired::Retirement,
 };
-use crate::digest::Digest;
+use crate::{digest::Digest, layer_sources};
 
 /// Packs of which one part in this many is not needed are written anew.
 const WASTE: u64 = 8;
@@ -38,6 +38,9 @@ pub struct Limits {
     pub max_size: Option<u64>,
     /// What was not used since then goes.
     pub unused_since: Option<SystemTime>,
+    /// Bytes of what was used last that stay though all is larger than `max_size`, which it is
+    /// where names point to more than that.
+    pub least: u64,
 }
 
 /// What went, or would go.
@@ -126,11 +129,11 @@ impl Store {
             size += share.needed;
             group.push(share);
             if GROUP <= size {
-                self.repack(std::mem::take(&mut group), &mut pruned)?;
+                self.repack_or_less(std::mem::take(&mut group), &mut pruned)?;
                 size = 0;
             }
         }
-        self.repack(group, &mut pruned)?;
+        self.repack_or_less(group, &mut pruned)?;
         Ok(pruned)
     }
 
@@ -201,7 +204,7 @@ impl Store {
                 wasteful.push(share);
             }
         }
-        self.remove_orphans()?;
+        self.remove_orphans(&mut retirement)?;
         sync_folder(&self.root().join("packs"))?;
         sync_folder(&self.root().join("blobs/sha256"))?;
         self.inner.packs.forget_gone(&gate)?;
@@ -210,8 +213,26 @@ impl Store {
         Ok((pruned, wasteful))
     }
 
-    /// Puts what is needed of some packs into a new one.
-    fn repack(&self, group: Vec<Share>, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Writes some packs anew; if the disk is too full for that, as many of them as there is space
+    /// for, beginning with those that take least: what goes makes space for the next.
+    fn repack_or_less(&self, mut group: Vec<Share>, pruned: &mut Pruned) -> Result<(), StoreError> {
+        match self.repack(&group, pruned) {
+            Err(err) if is_full(&err) => self.inner.packs.abandon(),
+            other => return other,
+        }
+        group.sort_by_key(|it| it.needed);
+        for share in &group {
+            match self.repack(std::slice::from_ref(share), pruned) {
+                Err(err) if is_full(&err) => self.inner.packs.abandon(),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what is needed of some packs into a new one. Nothing else may be added meanwhile by this
+    /// process.
+    fn repack(&self, group: &[Share], pruned: &mut Pruned) -> Result<(), StoreError> {
         if group.is_empty() {
             return Ok(());
         }
@@ -221,14 +242,14 @@ impl Store {
             let gate = Gate::shared(self.root())?;
             self.reach_now(&self.living(&gate)?)?
         };
-        self.copy(&group, &reach, &mut copied)?;
+        self.copy(group, &reach, &mut copied)?;
         // Long before others have to wait.
         self.inner.packs.commit(&Gate::shared(self.root())?)?;
         let gate = Gate::exclusive(self.root())?;
         let living = self.living(&gate)?;
         // Others may have come to need more meanwhile.
         let reach = self.reach_now(&living)?;
-        self.copy(&group, &reach, &mut copied)?;
+        self.copy(group, &reach, &mut copied)?;
         self.inner.packs.commit(&gate)?;
         let mut retirement = Retirement::new(self.root(), &living);
         for share in group.iter().filter(|it| self.inner.packs.is_present(&it.pack)) {
@@ -276,14 +297,15 @@ impl Store {
         names_in(&folder)?.iter().filter(is_beside).try_for_each(|it| remove(&folder.join(it)))
     }
 
-    /// Removes what killed processes left beside no index.
-    fn remove_orphans(&self) -> Result<(), StoreError> {
+    /// Takes out what killed processes left beside no index. Others may have found something there
+    /// while there was one.
+    fn remove_orphans(&self, retirement: &mut Retirement<'_>) -> Result<(), StoreError> {
         let folder = self.root().join("packs");
         let names = names_in(&folder)?;
         for name in &names {
             let stem = name.split_once('.').map_or(name.as_str(), |it| it.0);
             if names.binary_search(&format!("{stem}.idx")).is_err() {
-                remove(&folder.join(name))?;
+                retirement.take(&folder.join(name))?;
             }
         }
         Ok(())
@@ -354,6 +376,7 @@ impl Store {
             Ok(reach)
         };
         let mut reach = base()?;
+        let pinned_size = reach.size;
         candidates.sort_by(|a, b| b.last.cmp(&a.last).then_with(|| a.path.cmp(&b.path)));
         let mut records = 0;
         let mut count = 0;
@@ -363,17 +386,22 @@ impl Store {
             }
             self.add_candidate(&mut reach, candidate)?;
             records += candidate.size;
-            if limits.max_size.is_some_and(|it| it < reach.size + records) {
+            let is_little = reach.size - pinned_size + records <= limits.least;
+            if !is_little && limits.max_size.is_some_and(|it| it < reach.size + records) {
                 break;
             }
             count += 1;
         }
-        let victims = candidates.split_off(count);
+        let mut victims = candidates.split_off(count);
         if !victims.is_empty() {
             // What the first of them needs is in it.
             reach = base()?;
             candidates.iter().try_for_each(|it| self.add_candidate(&mut reach, it))?;
         }
+        // Where the layers are that are needed and not here: nobody could have them otherwise.
+        let elsewhere = reach.digests.iter().filter(|(_, size)| **size == 0);
+        let sources: HashSet<Digest> = elsewhere.map(|it| layer_sources::key(*it.0)).collect();
+        victims.retain(|it| !matches!(it.what, What::Step(key) if sources.contains(&key)));
         Ok((reach, victims))
     }
 

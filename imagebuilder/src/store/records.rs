@@ -23,6 +23,8 @@ use crate::digest::Digest;
 
 /// How a record of a step begins; the checksum follows.
 const PREFIX: &str = "rbuild 2 ";
+/// A record that was used last so long after this process began has a wrong time.
+const FUTURE: Duration = Duration::from_hours(24);
 /// The use of a record is noted if the last one was this long before the process began.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
 
@@ -149,7 +151,7 @@ impl Store {
         // An entry of another version is no entry.
         let found = content(key, &bytes).and_then(|it| serde_json::from_slice(it).ok());
         let last = fs::metadata(&path).and_then(|it| it.modified());
-        if found.is_some() && last.is_ok_and(|it| it + USE_NOTED_EVERY < self.start()) {
+        if found.is_some() && last.is_ok_and(|it| is_long_before(it, self.start())) {
             note_use(&path);
         }
         Ok(found)
@@ -180,6 +182,16 @@ impl Store {
         file.write_all(&bytes).map_err(failed("write", &temporary.path))?;
         publish(&file, temporary, path)
     }
+}
+
+/// Whether the use of a record is to be noted again: also if its time is one that is yet to come.
+fn is_long_before(last: SystemTime, start: SystemTime) -> bool {
+    last.checked_add(USE_NOTED_EVERY).is_none_or(|it| it < start) || FUTURE < since(start, last)
+}
+
+/// How much `last` is behind `start`.
+fn since(start: SystemTime, last: SystemTime) -> Duration {
+    last.duration_since(start).unwrap_or_default()
 }
 
 /// The content of a record of a step, if it is whole and the one that was asked for.

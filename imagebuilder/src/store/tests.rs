@@ -2,6 +2,8 @@
 
 use super::{files::has_extension, *};
 
+mod rare;
+
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store")).unwrap();
@@ -261,6 +263,7 @@ fn a_pack_without_its_file_and_an_index_that_is_none_are_as_if_not_there() {
     }
     fs::write(store.root().join("packs/0000000009-x.idx"), "rbindex2").unwrap();
     let other = another(&store);
+    assert!(!other.has_object(ObjectKind::Segment, key));
     assert_eq!(other.object(ObjectKind::Segment, key).unwrap(), None);
     other.add_object(ObjectKind::Segment, key, b"a").unwrap();
     other.commit().unwrap();
@@ -318,7 +321,7 @@ fn what_no_name_points_to_goes_by_its_last_use() {
     let nothing = store.plan_prune(&Limits::default()).unwrap();
     assert_eq!((nothing.steps, nothing.images.len()), (0, 0));
     let since = Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1002));
-    let limits = Limits { max_size: None, unused_since: since };
+    let limits = Limits { max_size: None, unused_since: since, least: 0 };
     let planned = store.plan_prune(&limits).unwrap();
     let pruned = store.prune(&limits).unwrap();
     assert_eq!((pruned.steps, pruned.images.clone()), (2, vec![unnamed]));
@@ -329,10 +332,10 @@ fn what_no_name_points_to_goes_by_its_last_use() {
     let store = Store::open(&folder.path().join("store")).unwrap();
     assert_eq!(is_there(&store), [true, false, true, true, true]);
 
-    let limits = Limits { max_size: Some(58_000), unused_since: None };
+    let limits = Limits { max_size: Some(58_000), unused_since: None, least: 0 };
     assert_eq!(store.prune(&limits).unwrap().steps, 2);
     assert_eq!(is_there(&another(&store)), [true, false, false, false, true]);
-    store.prune(&Limits { max_size: Some(0), unused_since: None }).unwrap();
+    store.prune(&Limits { max_size: Some(0), unused_since: None, least: 0 }).unwrap();
     assert_eq!(is_there(&another(&store)), [true, false, false, false, false]);
     assert_eq!(store.read_blob(layers[0], 100_000).unwrap().len(), 25_000);
     let usage = store.usage().unwrap();
@@ -384,7 +387,8 @@ fn what_a_process_is_adding_is_not_pruned_by_another() {
     let layer = compose(&store, &[&bytes(1, 5000)]);
     store.commit().unwrap();
     let blob = store.write_blob(&bytes(2, 2 << 20)).unwrap();
-    let pruned = another(&store).prune(&Limits { max_size: Some(0), unused_since: None }).unwrap();
+    let pruned =
+        another(&store).prune(&Limits { max_size: Some(0), unused_since: None, least: 0 }).unwrap();
     assert_eq!((pruned.blobs, pruned.later), (0, 0), "{pruned:?}");
     assert!(another(&store).size(layer).unwrap().is_some());
     assert!(another(&store).size(blob.digest).unwrap().is_some());

@@ -3,7 +3,9 @@
 //! Looking through a store takes time, so a build does not. `usage` begins with what was counted
 //! last (`=BYTES`), and every process that adds something appends how much (`+BYTES`). Only if the
 //! sum is over the limit, and has grown by a fiftieth of it since, the store is counted, and if it
-//! is over the limit indeed, pruned to four fifths of it. The file is a hint: it is never synced, and
+//! is over the limit indeed, pruned to four fifths of it. Where the images that have names take more
+//! than that alone, what was used last stays nevertheless, up to a fifth of the limit or 1 GiB: a
+//! build is not to throw away what the next one needs. The file is a hint: it is never synced, and
 //! what gets lost of it comes back with the next count.
 
 use std::{collections::HashMap, fs::File, io::Write as _, path::Path};
@@ -17,6 +19,8 @@ use super::{
 };
 use crate::digest::Digest;
 
+/// Bytes of what was used last that stay, whatever the images with names take.
+const LEAST: u64 = 1 << 30;
 /// A `usage` of this size is written anew.
 const LONGEST: u64 = 1 << 16;
 const FOLDERS: [&str; 7] = ["packs", "blobs/sha256", "images", "names", "cache", "stat", "tmp"];
@@ -158,7 +162,11 @@ impl Store {
             self.note(&path, counted)?;
             return Ok(None);
         }
-        let pruned = self.prune(&Limits { max_size: Some(limit / 5 * 4), unused_since: None })?;
+        let pruned = self.prune(&Limits {
+            max_size: Some(limit / 5 * 4),
+            unused_since: None,
+            least: LEAST.min(limit / 5),
+        })?;
         self.note(&path, self.counted()?)?;
         Ok(Some(pruned))
     }

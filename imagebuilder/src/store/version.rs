@@ -56,7 +56,8 @@ pub(super) fn old_lock(root: &Path) -> Result<Option<File>, StoreError> {
         other => other.map_err(failed("read", &path))?,
     };
     if lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        remove(&path)?;
+        // Where nothing can be removed, it stays.
+        let _ = remove(&path);
         return Ok(None);
     }
     let shared = lock(&file, FlockOperation::LockShared);

@@ -4,7 +4,7 @@ use futures_util::{TryStreamExt as _, stream};
 
 use super::{AT_ONCE, Emit, Network, TransferError};
 use crate::{
-    catalog::{self, LARGEST_JSON},
+    catalog::{self, CatalogError, LARGEST_JSON},
     config::Platform,
     digest::{Blob, Digest, Framed},
     event::{Direction, Event},
@@ -107,7 +107,13 @@ fn stored(
     };
     let Some(found) = store.image(digest)? else { return Ok(None) };
     let Some(found) = catalog::choose(store, found, platform)? else { return Ok(None) };
-    let image = catalog::load(store, found.digest)?;
+    let image = match catalog::load(store, found.digest) {
+        // What is damaged is pulled again.
+        Err(CatalogError::Store(StoreError::Damaged { .. } | StoreError::Missing(_))) => {
+            return Ok(None);
+        }
+        other => other?,
+    };
     let is_enough = match need {
         Need::Layers => catalog::is_whole(store, &image)?,
         Need::Names => can_be_had(store, &image)?,

@@ -113,7 +113,8 @@ fn usage_json(usage: &Usage) -> Value {
 fn prune(store: &Store, args: &Prune) -> Result<(), Failure> {
     let max_size = if args.all { Some(0) } else { args.max_size };
     let since = args.older_than.map(|it| host::now().saturating_sub(it));
-    let limits = Limits { max_size, unused_since: since.map(|it| SystemTime::UNIX_EPOCH + it) };
+    let unused_since = since.map(|it| SystemTime::UNIX_EPOCH + it);
+    let limits = Limits { max_size, unused_since, least: 0 };
     let pruned = match args.dry_run {
         true => store.plan_prune(&limits),
         false => store.prune(&limits),
