@@ -32,7 +32,7 @@ use crate::{
     reference::{Reference, ReferenceError},
     registry::{Client, RegistryError},
     store::{Origin, Store, StoreError},
-    transfer::Emit,
+    transfer::{Emit, FetchError, fetch},
 };
 
 mod source;
@@ -125,6 +125,9 @@ pub enum CarryError {
     /// A layout, an archive, or the store.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// A layer that the store knows of only.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// What the source has is no image.
     #[error("`{place}` cannot be used")]
     Image {
@@ -226,6 +229,9 @@ pub async fn copy(order: &Order<'_>, emit: Emit<'_>) -> Result<Copied, CarryErro
     }
     let name = order.from.to_string();
     let all = walk(order, &opened.source, &top).await?;
+    if let (Place::Store(name), false) = (order.from, matches!(order.to, Place::Registry(_))) {
+        bring(order, name, &all, emit).await?;
+    }
     let blobs = all.blobs.len();
     emit(Event::TransferStarted { direction: Direction::Copy, name: &name, blobs });
     let naming = target_name.or(opened.name.map(Naming::Full)).unwrap_or(Naming::Nameless);
@@ -233,6 +239,14 @@ pub async fn copy(order: &Order<'_>, emit: Emit<'_>) -> Result<Copied, CarryErro
     let digest = top.digest;
     emit(Event::TransferDone { direction: Direction::Copy, name: &name, digest });
     Ok(Copied { descriptor: top, images: images(&all) })
+}
+
+/// Brings what the store knows of only, which is to lie in a file or folder. Between registries it
+/// is carried as it comes.
+async fn bring(order: &Order<'_>, name: &str, all: &All, emit: Emit<'_>) -> Result<(), CarryError> {
+    let blobs = all.blobs.iter().map(|it| Blob { digest: it.digest, size: it.size });
+    let lacking = fetch::lacking(order.store, blobs)?;
+    Ok(fetch::fetch(order.client, order.store, name, &lacking, emit).await?)
 }
 
 /// Pulls an index with the images for all platforms; what is no index is one image.

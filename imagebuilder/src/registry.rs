@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`Client`] (what can be asked), [`http`] (one exchange, bounded), [`auth`]
 //! with [`challenge`] and [`docker_config`] (who we are), [`upload`] (a body as it is read),
-//! [`pull`] (a blob comes, and a cut download goes on), [`push`] (a blob goes, or is mounted),
+//! [`pull`] (a blob comes, and a cut download goes on), [`read`] (it comes as it is read), [`push`] (a blob goes, or is mounted),
 //! [`streamed`] (one whose digest is not known yet), [`mirrors`] (where to pull from instead),
 //! [`trust`] (certificates), [`retry`] (when to try again), [`error`] (what went wrong), [`ecr`]
 //! (Amazon's registries).
@@ -24,6 +24,7 @@ mod http;
 pub mod mirrors;
 mod pull;
 mod push;
+mod read;
 mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -57,6 +58,7 @@ pub use self::{
     auth::{Anonymous, Credential, CredentialFuture, Credentials, CredentialsError},
     error::{Answer, Call, Cause, RegistryError},
     push::Placed,
+    read::Reading,
     streamed::Stream,
 };
 use crate::{
@@ -323,10 +325,12 @@ impl Client {
             RegistryError::Garbage { what, call: Call::new(&Method::PUT, &request.url) }
         })?;
         request.headers.insert(CONTENT_TYPE, media_type);
-        let mut tries = self.tries();
+        let (mut tries, mut once_more) = (self.tries(), self.few_tries());
         loop {
             match self.try_push_manifest(target, &scope, &request, digest).await {
                 Err(error) if tries.again(&error).await => {}
+                // It was read here as a manifest: it may have arrived as something else.
+                Err(error) if error.is_invalid_manifest() && once_more.anew(&error).await => {}
                 result => return result.map(|()| digest),
             }
         }

@@ -1,7 +1,8 @@
 //! Carries whole images between the store and registries.
 //!
-//! Read in this order: [`mod@pull`], [`mod@push`], [`relay`] (a layer that is not in the store goes from
-//! one registry to another), [`uploads`] (layers go while they are made).
+//! Read in this order: [`mod@pull`], [`mod@push`], [`mod@fetch`] (what the store knows of only is
+//! brought), [`relay`] (or goes from one registry to another), [`uploads`] (layers go while they are
+//! made).
 //!
 //! **Architecture invariant:** blobs go before the config, and the config before the manifest, in
 //! both directions: whoever sees a manifest can have all that it names.
@@ -9,6 +10,7 @@
 use thiserror::Error;
 
 pub use self::{
+    fetch::{FetchError, fetch, missing},
     pull::{base, pull},
     push::{ImmutableTag, push, push_with},
     uploads::{LayerUploads, Settled},
@@ -23,9 +25,10 @@ use crate::{
     store::StoreError,
 };
 
+pub(crate) mod fetch;
 mod pull;
 mod push;
-mod relay;
+pub(crate) mod relay;
 mod uploads;
 
 /// Blobs that are carried at the same time.
@@ -55,6 +58,9 @@ pub enum TransferError {
     /// The store's images.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// A layer that the store knows of only.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The registry has no such image.
     #[error("there is no image `{0}` in its registry")]
     NotFound(Reference),

@@ -2,13 +2,8 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
 };
 
 use serde_json::Value;
@@ -19,16 +14,14 @@ use crate::{
     archive,
     catalog::{self, LARGEST_JSON},
     config::Platform,
-    digest::{Blob, Digest, Verifying},
+    digest::{Blob, Digest},
     image::{self, Descriptor, ImageError, Manifest},
+    layer_sources,
     layout::{self, Blobs, LayoutError, failed, full_name},
     reference::{Reference, Repository},
-    registry::{Client, RegistryError},
-    store::Scratch,
+    registry::Client,
+    store::{Scratch, StoreError},
 };
-
-/// Pieces of a blob that wait between two registries.
-const READ_AHEAD: usize = 8;
 
 /// One end of a copy, from which blobs are read.
 pub(super) enum Source {
@@ -162,15 +155,20 @@ impl Source {
         Ok((platform, config["variant"].as_str().map(str::to_owned)))
     }
 
-    /// The repositories from which the registry of `target` can take blobs by itself.
-    pub(super) fn mounts(&self, target: &Repository) -> Vec<Repository> {
+    /// The repositories that have a blob, the best first.
+    pub(super) fn repositories(&self, digest: Digest) -> Result<Vec<Repository>, StoreError> {
         match self {
-            Self::Registry { name, .. } => {
-                let from = name.repository();
-                let can = from.registry() == target.registry() && from != target;
-                can.then(|| from.clone()).into_iter().collect()
-            }
-            Self::Local(_) => Vec::new(),
+            Self::Registry { name, .. } => Ok(vec![name.repository().clone()]),
+            Self::Local(Blobs::Store(store)) => layer_sources::recall(store, digest),
+            Self::Local(Blobs::Folder(..)) => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether a blob is one of the store's that only registries have.
+    pub(super) fn is_elsewhere(&self, blob: Blob) -> Result<bool, StoreError> {
+        match self {
+            Self::Local(Blobs::Store(store)) => Ok(!store.has(blob.digest, blob.size)?),
+            Self::Registry { .. } | Self::Local(Blobs::Folder(..)) => Ok(false),
         }
     }
 
@@ -183,95 +181,7 @@ impl Source {
             }
             Self::Registry { client, name, .. } => (client.clone(), name.clone()),
         };
-        let (pieces, incoming) = sync_channel(READ_AHEAD);
-        let runtime = Handle::current();
-        runtime.clone().spawn_blocking(move || {
-            let sent = Arc::new(AtomicU64::new(0));
-            let open = || {
-                let (pieces, sent) = (pieces.clone(), Arc::clone(&sent));
-                Ok(Outgoing { pieces, sent, at: 0 })
-            };
-            let pulled = runtime.block_on(client.pull_blob(name.repository(), blob, open, &|_| ()));
-            if let Err(err) = pulled {
-                // Nobody reads it any more, or will see why it ends.
-                let _ = pieces.send(Err(err));
-            }
-        });
-        let reader = Incoming { incoming, piece: io::Cursor::default() };
-        Ok(Box::new(Verifying::new(reader, blob.digest, blob.size)))
-    }
-}
-
-type Piece = Result<Vec<u8>, RegistryError>;
-
-/// Takes a blob from one registry. What came already is passed over when it is tried again.
-struct Outgoing {
-    pieces: SyncSender<Piece>,
-    sent: Arc<AtomicU64>,
-    at: u64,
-}
-
-impl Write for Outgoing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.sent.load(Ordering::Relaxed);
-        let known = sent.saturating_sub(self.at).min(bytes.len() as u64);
-        let new = usize::try_from(known).map_or(&bytes[..0], |it| &bytes[it..]);
-        self.at += bytes.len() as u64;
-        if !new.is_empty() {
-            let piece = Ok(new.to_vec());
-            self.pieces.send(piece).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-            self.sent.store(self.at, Ordering::Relaxed);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Gives it to the other.
-struct Incoming {
-    incoming: Receiver<Piece>,
-    piece: io::Cursor<Vec<u8>>,
-}
-
-impl Read for Incoming {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let count = self.piece.read(buffer)?;
-            if 0 < count || buffer.is_empty() {
-                return Ok(count);
-            }
-            match self.incoming.recv() {
-                Ok(Ok(piece)) => self.piece = io::Cursor::new(piece),
-                Ok(Err(err)) => return Err(io::Error::other(err)),
-                // All was sent: whether it is all that there should be is seen at the end.
-                Err(_) => return Ok(0),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_again_is_passed_over() {
-        let (pieces, incoming) = sync_channel(100);
-        let sent = Arc::new(AtomicU64::new(0));
-        for text in [&b"01234"[..], b"0", b"0123456789"] {
-            let (pieces, sent) = (pieces.clone(), Arc::clone(&sent));
-            let mut outgoing = Outgoing { pieces, sent, at: 0 };
-            for piece in text.chunks(3) {
-                outgoing.write_all(piece).unwrap();
-            }
-        }
-        drop(pieces);
-        let mut all = Vec::new();
-        let mut incoming = Incoming { incoming, piece: io::Cursor::default() };
-        incoming.read_to_end(&mut all).unwrap();
-        assert_eq!(all, b"0123456789");
+        let from = [name.repository().clone()];
+        Ok(Box::new(client.read_blob(&from, blob, &Handle::current())))
     }
 }

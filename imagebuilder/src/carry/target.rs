@@ -8,9 +8,10 @@ use crate::{
     digest::Blob,
     layout::{Naming, Writing, failed},
     needs::Document,
-    reference::Reference,
+    reference::{Reference, Repository},
     registry::{Client, Progress, RegistryError},
     store::{Origin, Store, StoredImage},
+    transfer::relay,
 };
 
 /// One end of a copy, to which blobs are written.
@@ -53,8 +54,15 @@ impl Target {
     ) -> Result<(), CarryError> {
         match (self, source) {
             (Self::Registry { client, name }, source) => {
+                let to = name.repository();
+                let known = source.repositories(blob.digest)?;
+                let can = |it: &&Repository| it.registry() == to.registry() && *it != to;
+                let from: Vec<Repository> = known.iter().filter(can).cloned().collect();
+                if source.is_elsewhere(blob)? {
+                    relay::carry(client, to, blob, &from, &known, progress).await??;
+                    return Ok(());
+                }
                 let open = || source.open(blob);
-                let (to, from) = (name.repository(), source.mounts(name.repository()));
                 match client.mount_or_push_blob(to, blob, &from, &open, progress).await {
                     // What could not be read may be another registry's fault.
                     Err(RegistryError::Source { digest, source }) => {

@@ -38,6 +38,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether content that was put there has another digest than was said.
+    pub(super) fn is_corrupted(&self) -> bool {
+        self.call.method == Method::PUT && self.message.contains("DIGEST_INVALID")
+    }
+
     /// Whether it is one of AWS's ways to say that it is asked too much, which need not be 429.
     pub(super) fn is_throttled(&self) -> bool {
         const SAID: [&str; 3] = ["ThrottlingException", "TOOMANYREQUESTS", "Rate exceeded"];
@@ -131,6 +136,12 @@ pub enum RegistryError {
     /// The registry forgot an upload before it was complete.
     #[error("the registry lost the upload ({answer})")]
     UploadLost {
+        /// The registry's answer.
+        answer: Box<Answer>,
+    },
+    /// What the registry received is not what was sent: its digest is another.
+    #[error("content arrived as something else ({answer})")]
+    Corrupted {
         /// The registry's answer.
         answer: Box<Answer>,
     },
@@ -276,9 +287,33 @@ impl RegistryError {
             | Self::UploadLost { .. }
             | Self::Cut { .. }
             | Self::Timeout { .. }
-            | Self::Connect { .. } => true,
+            | Self::Connect { .. }
+            | Self::Corrupted { .. }
+            | Self::DigestMismatch { .. } => true,
             _ => false,
         }
+    }
+
+    /// Of the errors of two repositories the one that says more: that one has not got something
+    /// says little.
+    pub(crate) fn graver(before: Option<Self>, error: Self) -> Self {
+        match before {
+            Some(before) if !matches!(before, Self::NotFound { .. }) => before,
+            _ => error,
+        }
+    }
+
+    /// Whether what came is not what was asked for, which may have happened on the way.
+    pub(super) fn is_wrong_content(&self) -> bool {
+        matches!(
+            self,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::TooLarge { .. }
+        )
+    }
+
+    /// Whether the registry finds a manifest to be none.
+    pub(super) fn is_invalid_manifest(&self) -> bool {
+        matches!(self, Self::Refused { answer } if answer.message.contains("MANIFEST_INVALID"))
     }
 
     /// Whether the registry keeps a tag as it is: told by ECR in words alone.

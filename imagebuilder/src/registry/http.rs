@@ -322,6 +322,7 @@ impl Response {
             404 => RegistryError::NotFound { what: what(), answer },
             429 => RegistryError::TooManyRequests { answer },
             400 if answer.is_throttled() => RegistryError::TooManyRequests { answer },
+            400 if answer.is_corrupted() => RegistryError::Corrupted { answer },
             408 | 500..=599 => RegistryError::Server { answer },
             _ => RegistryError::Refused { answer },
         }

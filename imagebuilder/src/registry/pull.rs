@@ -1,8 +1,8 @@
 //! Downloads blobs; one that is cut goes on where it ended.
 //!
 //! **Architecture invariant:** what a blob is, its digest says alone: no date, `ETag` or range of
-//! an answer is trusted. A download that went on and is wrong in the end is done once more from
-//! its start.
+//! an answer is trusted. A download that is wrong in the end is done again from its start, a few
+//! times.
 
 use std::io::{self, Write};
 
@@ -23,6 +23,8 @@ use crate::{
 
 /// So much more of a blob is worth all tries anew.
 const WORTHWHILE: u64 = 1 << 20;
+/// How often a blob is read from its start because what came was something else.
+const READINGS: u32 = 3;
 
 /// How far a download has come.
 struct Download<'a, W, O> {
@@ -46,7 +48,7 @@ impl Client {
         progress: Progress<'_>,
     ) -> Result<W, RegistryError> {
         for mirror in self.mirrors(repository, By::Digest)? {
-            let tries = self.few_tries();
+            let tries = (self.few_tries(), 1);
             match self.pull_blob_from(&mirror, blob, &mut open, progress, tries).await {
                 Err(error @ RegistryError::Sink { .. }) => return Err(error),
                 Err(error) => self.pass_over(&mirror, &error),
@@ -54,7 +56,7 @@ impl Client {
             }
         }
         let origin = self.origin(repository)?;
-        self.pull_blob_from(&origin, blob, &mut open, progress, self.tries()).await
+        self.pull_blob_from(&origin, blob, &mut open, progress, (self.tries(), READINGS)).await
     }
 
     async fn pull_blob_from<W: Write + Send>(
@@ -63,11 +65,12 @@ impl Client {
         blob: Blob,
         open: &mut (impl FnMut() -> io::Result<W> + Send),
         progress: Progress<'_>,
-        mut tries: Tries<'_>,
+        (mut tries, readings): (Tries<'_>, u32),
     ) -> Result<W, RegistryError> {
         let scope = Scope::new(repository, Action::Pull);
         let url = self.url(repository, &format!("blobs/{}", blob.digest))?;
         let request = Request::new(Method::GET, url);
+        let mut anew = Tries::at_most(self.0.http.options(), readings);
         let mut download = Download { blob, open, sink: None, received: 0, resumed: false };
         loop {
             let before = download.received;
@@ -81,11 +84,13 @@ impl Client {
             }
             // Pieces of two answers may not fit together, or the registry knows no pieces.
             let was_piece = download.resumed && !error.retryable() && !error.is_sink();
-            if was_piece {
+            let goes_on = if was_piece || error.is_wrong_content() {
                 download.restart();
-                continue;
-            }
-            if !tries.again(&error).await {
+                anew.anew(&error).await
+            } else {
+                tries.again(&error).await
+            };
+            if !goes_on {
                 return Err(error);
             }
         }

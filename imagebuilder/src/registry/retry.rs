@@ -30,8 +30,13 @@ impl<'a> Tries<'a> {
 
     /// After a try that ended in `error`: waits and says yes, or says no.
     pub(super) async fn again(&mut self, error: &RegistryError) -> bool {
+        error.retryable() && self.anew(error).await
+    }
+
+    /// As [`Tries::again`], whatever the error is.
+    pub(super) async fn anew(&mut self, error: &RegistryError) -> bool {
         self.done += 1;
-        if self.most <= self.done || !error.retryable() {
+        if self.most <= self.done {
             return false;
         }
         tokio::time::sleep(self.pause(error.retry_after(), fastrand::f64())).await;

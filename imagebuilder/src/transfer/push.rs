@@ -1,8 +1,8 @@
 //! Brings images from the store to registries.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, stream};
 
 use super::{AT_ONCE, Emit, TransferError, relay};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     layer_sources,
     reference::{Reference, Repository},
     registry::{Client, LONGEST_MANIFEST, Placed, RegistryError},
-    store::{Store, StoreError},
+    store::Store,
 };
 
 /// What to do about a tag that the registry does not let be changed.
@@ -64,7 +64,10 @@ pub async fn push_with(
     let blobs = image.layers.len() + 1;
     emit(Event::TransferStarted { direction: Direction::Push, name: &name, blobs });
     let push = Push { client, store, target: &target, emit };
-    if !push.is_there(digest).await? {
+    let is_there = push.is_there(digest).await?;
+    if is_there || push.put_known(&image, digest).await? {
+        push.tell_existing(&image);
+    } else {
         push.carry(&image, digest, immutable).await?;
     }
     for layer in &image.layers {
@@ -91,14 +94,8 @@ impl Push<'_> {
         digest: Digest,
         immutable: ImmutableTag,
     ) -> Result<(), TransferError> {
-        if self.put_known(image, digest).await? {
-            return Ok(());
-        }
-        let config = (image.config_digest(), image.config_bytes.len() as u64);
-        let blobs = image.layers.iter().map(|it| (it.digest, it.size)).chain([config]);
-        stream::iter(blobs)
-            .map(Ok)
-            .try_for_each_concurrent(AT_ONCE, |(digest, size)| self.blob(Blob { digest, size }))
+        stream::iter(blobs(image).map(Ok))
+            .try_for_each_concurrent(AT_ONCE, |blob| self.blob(blob))
             .await?;
         match self.put(image).await {
             Ok(()) => Ok(()),
@@ -110,6 +107,11 @@ impl Push<'_> {
             }
             Err(err) => Err(err.into()),
         }
+    }
+
+    /// What has the manifest has all that it names.
+    fn tell_existing(&self, image: &Image) {
+        blobs(image).for_each(|it| (self.emit)(Event::BlobExists { digest: it.digest }));
     }
 
     /// A repository that has the manifest under another tag has its blobs too: then one request
@@ -143,9 +145,7 @@ impl Push<'_> {
             let mounts = self.mounts(&sources);
             let progress = |done| (self.emit)(Event::BlobProgress { digest, done, total: size });
             relay::carry(self.client, self.repository(), blob, &mounts, &sources, &progress)
-                .await?
-                // Said as the store's: that a layer is missing here is not the registry's fault.
-                .ok_or(StoreError::Missing(digest))?
+                .await??
         };
         (self.emit)(match placed {
             Placed::Mounted => Event::BlobMounted { digest, size },
@@ -182,4 +182,11 @@ impl Push<'_> {
         let can = |it: &&Repository| it.registry() == own.registry() && *it != own;
         sources.iter().filter(can).cloned().collect()
     }
+}
+
+/// Layers and config, each once.
+fn blobs(image: &Image) -> impl Iterator<Item = Blob> {
+    let config = (image.config_digest(), image.config_bytes.len() as u64);
+    let all = image.layers.iter().map(|it| (it.digest, it.size)).chain([config]);
+    all.collect::<BTreeMap<_, _>>().into_iter().map(|(digest, size)| Blob { digest, size })
 }

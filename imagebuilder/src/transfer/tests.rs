@@ -173,7 +173,7 @@ fn a_layer_without_a_source_is_missing() {
     let (pushed, _) = sandbox.push(ImmutableTag::Refuse);
     let missing = Digest::of(LAYER);
     assert!(
-        matches!(pushed, Err(TransferError::Store(StoreError::Missing(it))) if it == missing),
+        matches!(pushed, Err(TransferError::Fetch(FetchError::Unknown(it))) if it == missing),
         "{pushed:?}"
     );
 }

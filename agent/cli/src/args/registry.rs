@@ -34,6 +34,19 @@ pub(crate) struct Registries {
         help_heading = IMAGES
     )]
     pub(crate) registry_ca: Vec<PathBuf>,
+
+    /// Give a connection up after this many seconds in which nothing came or went
+    #[arg(
+        long = "registry-timeout",
+        global = true,
+        hide = true,
+        value_name = "SECONDS",
+        env = "RBUILD_REGISTRY_TIMEOUT",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        help_heading = IMAGES
+    )]
+    pub(crate) idle_timeout: u64,
 }
 
 /// A mirror, for what a prefix names.

@@ -8,6 +8,7 @@ use rbuild_imagebuilder::{
     layout::LayoutError,
     reference::Reference,
     store::{Origin, Store, StoreError},
+    transfer::missing,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
         Image::Inspect { image } => inspect(&store(global)?, image),
         Image::Rm { images } => remove(&store(global)?, images),
         Image::Tag { source, target } => tag(&store(global)?, source, target),
-        Image::Save(args) => save_load::save(args, &store(global)?),
+        Image::Save(args) => save_load::save(args, global),
         Image::Load(args) => {
             let store = store(global)?;
             save_load::load(args, &store)?;
@@ -57,14 +58,14 @@ pub(super) fn store(global: &Global) -> Result<Store, Failure> {
 fn list(store: &Store, json: bool) -> Result<(), Failure> {
     let images = catalog::list(store).map_err(catalog_failure)?;
     if json {
-        let images: Vec<Value> = images.iter().map(listed).collect();
+        let images: Vec<Value> = images.iter().map(|it| listed(store, it)).collect();
         return console::print_line(&json!(images).to_string());
     }
     let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE"].map(str::to_owned)];
     for it in &images {
         let digest = it.image.digest.hex()[..12].to_owned();
         let (platform, size) = match &it.content {
-            Some(content) => (platforms(content).join(","), size::bytes(size_of(content))),
+            Some(content) => (platforms(content).join(","), shown_size(store, it, content)),
             None => ("damaged".to_owned(), "-".to_owned()),
         };
         let mut names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
@@ -77,7 +78,18 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
     console::print_data(console::table(&rows))
 }
 
-fn listed(it: &catalog::Listed) -> Value {
+/// The size of an image, and how much of that is elsewhere until it is needed.
+fn shown_size(store: &Store, it: &catalog::Listed, content: &Content) -> String {
+    let size = size::bytes(size_of(content));
+    let lacking = missing(store, &it.image).unwrap_or_default();
+    match lacking.iter().map(|it| it.size).sum() {
+        0 => size,
+        elsewhere => format!("{size} ({} not fetched)", size::bytes(elsewhere)),
+    }
+}
+
+fn listed(store: &Store, it: &catalog::Listed) -> Value {
+    let is_complete = missing(store, &it.image).is_ok_and(|it| it.is_empty());
     let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
     let (image, index) = match &it.content {
         Some(Content::Image(image)) => (Some(image), None),
@@ -92,6 +104,7 @@ fn listed(it: &catalog::Listed) -> Value {
         "created": image.and_then(|it| it.config.created()),
         "size": it.content.as_ref().map(size_of),
         "damaged": it.content.is_none(),
+        "complete": it.content.is_some() && is_complete,
         "mediaType": it.image.media_type,
     });
     if let Some(platforms) = index {

@@ -241,7 +241,7 @@ async fn a_streamed_upload_that_goes_wrong_is_cancelled() {
         (
             say(202, ""),
             Some(say(400, "DIGEST_INVALID")),
-            "the registry refused it (PUT http://REGISTRY/u: 400 DIGEST_INVALID)",
+            "content arrived as something else (PUT http://REGISTRY/u: 400 DIGEST_INVALID)",
         ),
     ] {
         let server = Scripted::start();

@@ -59,16 +59,15 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let store = store(global)?;
     let context = Context::open_known(&args.context, ignore, &store).map_err(context_failure)?;
     let view = Images::of_file(&source.path);
-    let push = args.push.then(|| Push::begin(args, global, &names)).transpose()?;
-    let network = Registries::new(global, &plan)?;
+    let network = Registries::new(args, global, &plan)?;
+    let push = Push::begin(args, network.as_ref(), &names)?;
     let bases = bases(args, network.as_ref(), &plan, &source, &store, &view)?;
-    let base_layers = network.as_ref().map(|it| BaseLayers::new(it, &store, &view));
-    let base_layers = base_layers.as_ref().filter(|_| !args.offline);
+    let base_layers = network.as_ref().map(|it| BaseLayers::new(it, asked(args), &store, &view));
     let inputs = build::Inputs {
         plan: &plan,
         context: &context,
         store: &store,
-        remote: base_layers.map(|it| it as &dyn build::RemoteLayers),
+        remote: base_layers.as_ref().map(|it| it as &dyn build::RemoteLayers),
         bases: &bases,
         build_args: &build_args,
         platform: &platform,
@@ -177,20 +176,25 @@ fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(args)
 }
 
-/// What asks registries, if the plan needs any image.
+/// What asks registries: for bases, and to push. With one client a token serves both.
 struct Registries {
     client: Client,
     runtime: Runtime,
 }
 
 impl Registries {
-    fn new(global: &Global, plan: &Plan) -> Result<Option<Self>, Failure> {
-        if plan.bases().is_empty() {
+    fn new(args: &ImageBuild, global: &Global, plan: &Plan) -> Result<Option<Self>, Failure> {
+        if plan.bases().is_empty() && !args.push {
             return Ok(None);
         }
         let (client, runtime) = (registries::client(global)?, registries::runtime()?);
         Ok(Some(Self { client, runtime }))
     }
+}
+
+/// Whether bases may be asked for.
+fn asked(args: &ImageBuild) -> Network {
+    if args.offline { Network::Offline } else { Network::Online }
 }
 
 /// Brings the images that the plan needs into the store; of those of registries, what tells of
@@ -204,7 +208,7 @@ fn bases(
     view: &Images,
 ) -> Result<BTreeMap<Base, Digest>, Failure> {
     let Some(Registries { client, runtime }) = registries else { return Ok(BTreeMap::new()) };
-    let network = if args.offline { Network::Offline } else { Network::Online };
+    let network = asked(args);
     let (platform, now) = (host::platform(), host::now().as_secs());
     let emit = |event: Event<'_>| view.show(&event);
     let mut found = BTreeMap::new();

@@ -14,7 +14,10 @@ use rbuild_imagebuilder::{
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use super::{layout_failure, store, transfer::registry_failure};
+use super::{
+    layout_failure, store,
+    transfer::{fetch_failure, registry_failure},
+};
 use crate::{
     args::{Global, formats::Copy},
     console,
@@ -119,6 +122,7 @@ fn carry_failure(err: CarryError) -> Failure {
     match err {
         CarryError::Registry(err) => registry_failure(err),
         CarryError::Layout(err) => layout_failure(err),
+        CarryError::Fetch(err) => fetch_failure(err),
         CarryError::Image { ref source, .. } => {
             let hint = matches!(source, image::ImageError::MediaType(_))
                 .then_some("rbuild reads OCI images and docker's (version 2, schema 2)");

@@ -8,22 +8,28 @@ use std::{
 use rbuild_imagebuilder::{
     archive::{self, PartFile},
     catalog,
+    event::Event,
     layout::{self, LayoutError},
     reference::Reference,
     store::{Store, StoredImage},
+    transfer,
 };
 
-use super::{catalog_failure, layout_failure};
+use super::{catalog_failure, layout_failure, short_name, transfer::fetch_failure};
 use crate::{
-    args::formats::{Format, Load, Save},
+    args::{
+        Global,
+        formats::{Format, Load, Save},
+    },
     console,
     failure::{Failure, Kind},
-    host,
+    host, registries,
 };
 
 type Images = [(StoredImage, String)];
 
-pub(super) fn save(args: &Save, store: &Store) -> Result<(), Failure> {
+pub(super) fn save(args: &Save, global: &Global) -> Result<(), Failure> {
+    let store = &super::store(global)?;
     let found = |text: &String| -> Result<(StoredImage, String), Failure> {
         let image = catalog::find(store, text).map_err(catalog_failure)?;
         let name = text.parse::<Reference>().ok().filter(|it| it.digest().is_none());
@@ -31,6 +37,7 @@ pub(super) fn save(args: &Save, store: &Store) -> Result<(), Failure> {
         Ok((image, name.unwrap_or_else(|| text.clone())))
     };
     let images = args.images.iter().map(found).collect::<Result<Vec<_>, _>>()?;
+    fetch_layers(store, global, &images)?;
     match args.output.as_deref().filter(|it| *it != Path::new("-")) {
         None => save_to_output(args.format, store, &images),
         Some(path) if args.format == Format::Oci && !is_tar(path) => {
@@ -38,6 +45,23 @@ pub(super) fn save(args: &Save, store: &Store) -> Result<(), Failure> {
         }
         Some(path) => save_to_file(args.format, store, &images, path),
     }
+}
+
+/// Brings the layers that the store knows of only; mostly there are none, and nothing is asked.
+fn fetch_layers(store: &Store, global: &Global, images: &Images) -> Result<(), Failure> {
+    let view = console::images::Images::new();
+    for (image, name) in images {
+        let lacking = transfer::missing(store, image).map_err(layout_failure)?;
+        if lacking.is_empty() {
+            continue;
+        }
+        let client = registries::client(global)?;
+        let emit = |event: Event<'_>| view.show(&event);
+        let name = short_name(name);
+        let fetch = transfer::fetch(&client, store, &name, &lacking, &emit);
+        registries::runtime()?.block_on(fetch).map_err(fetch_failure)?;
+    }
+    Ok(())
 }
 
 fn is_tar(path: &Path) -> bool {

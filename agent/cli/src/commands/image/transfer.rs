@@ -13,7 +13,7 @@ use rbuild_imagebuilder::{
     reference::{Reference, Repository},
     registry::{Client, RegistryError, ecr::EcrRegistry},
     store::{Store, StoreError, StoredImage},
-    transfer::{self, ImmutableTag, TransferError},
+    transfer::{self, FetchError, ImmutableTag, TransferError},
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -211,6 +211,7 @@ pub(super) fn transfer_failure(err: TransferError) -> Failure {
         TransferError::Store(err) => store_failure(err),
         TransferError::Catalog(err) => catalog_failure(err),
         TransferError::Registry(err) => registry_failure(err),
+        TransferError::Fetch(err) => fetch_failure(err),
         TransferError::Offline(_) => {
             Failure::of(Kind::Input, err).hint("pull it first, or leave out --offline")
         }
@@ -232,8 +233,28 @@ pub(super) fn transfer_failure(err: TransferError) -> Failure {
     }
 }
 
+/// A layer of a base that is needed now.
+pub(super) fn fetch_failure(err: FetchError) -> Failure {
+    match err {
+        FetchError::Store(err) => store_failure(err),
+        FetchError::Unknown(_) => super::damaged_failure(err),
+        FetchError::NotAsked { .. } => {
+            Failure::of(Kind::Input, err).hint("pull the base first, or leave out --offline")
+        }
+        FetchError::Failed { ref source, .. } => {
+            let (kind, hint) = advice(source);
+            Failure::of(kind, err).hint_if(hint)
+        }
+    }
+}
+
 pub(crate) fn registry_failure(err: RegistryError) -> Failure {
-    let (kind, hint) = match &err {
+    let (kind, hint) = advice(&err);
+    Failure::of(kind, err).hint_if(hint)
+}
+
+fn advice(err: &RegistryError) -> (Kind, Option<&'static str>) {
+    let (kind, hint) = match err {
         RegistryError::NotFound { .. } => {
             (Kind::Input, "look at the name; on ECR, `push --create-repository` creates it")
         }
@@ -260,18 +281,17 @@ pub(crate) fn registry_failure(err: RegistryError) -> Failure {
              --insecure-registry",
         ),
         RegistryError::Sink { source, .. } | RegistryError::Source { source, .. } => {
-            let hint = disk_hint(source);
-            return Failure::of(Kind::Outside, err).hint_if(hint);
+            return (Kind::Outside, disk_hint(source));
         }
         RegistryError::Refused { .. }
         | RegistryError::Unnamed(_)
         | RegistryError::NoUrl(_)
         | RegistryError::SetUp { .. }
-        | RegistryError::Misled { .. } => return Failure::of(Kind::Input, err),
+        | RegistryError::Misled { .. } => return (Kind::Input, None),
         RegistryError::Blocked(_) => (Kind::Input, "registries.conf has `blocked = true` for it"),
-        _ => return Failure::of(Kind::Outside, err),
+        _ => return (Kind::Outside, None),
     };
-    Failure::of(kind, err).hint(hint)
+    (kind, Some(hint))
 }
 
 /// A full disk lies two causes deep: the store's error is passed on as one of a stream.

@@ -9,10 +9,12 @@ use rbuild_imagebuilder::{
     digest::VerifyError,
     registry::RegistryError,
     rootfs::RootfsError,
+    transfer::FetchError,
 };
 
 use super::super::{
-    catalog_failure, damaged_failure, io_hint, store_failure, transfer::registry_failure,
+    catalog_failure, damaged_failure, io_hint, store_failure,
+    transfer::{fetch_failure, registry_failure},
 };
 use crate::failure::{Failure, Kind, cause_of};
 
@@ -50,9 +52,11 @@ fn rootfs_failure(err: RootfsError) -> Failure {
         RootfsError::Tar { source, .. } if cause_of::<RegistryError>(&source).is_some() => {
             registry_cause(source)
         }
-        RootfsError::Remote { .. } | RootfsError::Contents { .. } => {
-            Failure::of(Kind::Outside, err)
-        }
+        RootfsError::Remote { layer, source } => match source.downcast::<FetchError>() {
+            Ok(err) => fetch_failure(*err),
+            Err(err) => Failure::of(Kind::Outside, RootfsError::Remote { layer, source: err }),
+        },
+        RootfsError::Contents { .. } => Failure::of(Kind::Outside, err),
         RootfsError::Tar { ref source, .. } if cause_of::<VerifyError>(source).is_some() => {
             damaged_failure(err)
         }

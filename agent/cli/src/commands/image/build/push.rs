@@ -4,24 +4,23 @@
 use std::collections::BTreeSet;
 
 use rbuild_imagebuilder::{
-    digest::Digest, layer::Uploads, reference::Reference, registry::Client, store::Store,
-    transfer::LayerUploads,
+    digest::Digest, layer::Uploads, reference::Reference, store::Store, transfer::LayerUploads,
 };
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
-use super::super::transfer::{Pusher, Report};
+use super::{
+    super::transfer::{Pusher, Report},
+    Registries,
+};
 use crate::{
-    args::{Global, ImageBuild, registry::Pushing},
+    args::{ImageBuild, registry::Pushing},
     console::{self, images::Images},
     failure::{Failure, Kind},
-    registries,
 };
 
 /// A push that began with the build.
 pub(super) struct Push<'a> {
-    client: Client,
-    runtime: Runtime,
+    registries: &'a Registries,
     args: &'a Pushing,
     uploads: LayerUploads,
 }
@@ -35,23 +34,24 @@ pub(super) struct Pushed {
 }
 
 impl<'a> Push<'a> {
-    /// Makes sure that all that will be pushed can be, before anything is built.
+    /// Makes sure that all that will be pushed can be, before anything is built. None if there is
+    /// nothing to push.
     pub(super) fn begin(
         args: &'a ImageBuild,
-        global: &Global,
+        registries: Option<&'a Registries>,
         names: &[Reference],
-    ) -> Result<Self, Failure> {
+    ) -> Result<Option<Self>, Failure> {
+        let Some(registries) = registries.filter(|_| args.push) else { return Ok(None) };
         let first = names.first().ok_or_else(|| {
             Failure::new(Kind::Input, "there is nowhere to push to").hint("name the image with -t")
         })?;
-        let client = registries::client(global)?;
-        let runtime = registries::runtime()?;
-        let pusher = Pusher { client: &client, runtime: &runtime, args: &args.pushing };
+        let Registries { client, runtime } = registries;
+        let pusher = Pusher { client, runtime, args: &args.pushing };
         for repository in names.iter().map(Reference::repository).collect::<BTreeSet<_>>() {
             pusher.check(repository)?;
         }
-        let uploads = LayerUploads::new(&client, first.repository(), runtime.handle());
-        Ok(Self { client, runtime, args: &args.pushing, uploads })
+        let uploads = LayerUploads::new(client, first.repository(), runtime.handle());
+        Ok(Some(Self { registries, args: &args.pushing, uploads }))
     }
 
     /// Takes layers while they are made.
@@ -71,7 +71,8 @@ impl<'a> Push<'a> {
         for failure in &settled.failures {
             console::say(&format!("        a layer is uploaded again: {failure}"));
         }
-        let pusher = Pusher { client: &self.client, runtime: &self.runtime, args: self.args };
+        let Registries { client, runtime } = self.registries;
+        let pusher = Pusher { client, runtime, args: self.args };
         let mut done = Vec::new();
         for name in names {
             let report = Report::default();
