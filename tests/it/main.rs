@@ -18,6 +18,7 @@ mod golden;
 mod image;
 mod json;
 mod kill;
+mod kill_carried;
 mod never_stale;
 mod phases;
 mod places;
