@@ -24,6 +24,7 @@ mod phases;
 mod places;
 mod push_pull;
 mod readers;
+mod readers_large;
 mod registry_clients;
 mod registry_ecr;
 mod registry_faults;
