@@ -4,13 +4,11 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use flate2::{Compression, write::GzEncoder};
-use rbuild_tests::{Finished, Sandbox, store};
+use rbuild_tests::{Finished, Sandbox, oracle::forge::gzip, store};
 use serde_json::{Value, json};
 
 use crate::{report, sandbox};
@@ -67,12 +65,6 @@ fn file(name: &str, data: &str) -> Vec<u8> {
     let mut member = [&header(name, b'0', "", data.len() as u64), data.as_bytes()].concat();
     member.resize(member.len().next_multiple_of(512), 0);
     member
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut out = GzEncoder::new(Vec::new(), Compression::default());
-    out.write_all(bytes).expect("memory");
-    out.finish().expect("memory")
 }
 
 /// Writes an image as an OCI layout, in which `change` may spoil manifest and config.

@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use crate::{EPOCH, digest, digest_of, is_soak, report, sandbox};
 
 /// What changes files, and what sends to a registry. A question mark: not on every architecture.
-const CALLS: [&str; 19] = [
+pub(crate) const CALLS: [&str; 19] = [
     "write",
     "writev",
     "pwrite64",
@@ -154,14 +154,31 @@ fn a_build_that_is_killed_while_it_writes_is_built_by_the_next_run() {
 #[test]
 fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
     let sandbox = sandbox_with_layers(1000);
+    let store = sandbox.path().join("built");
+    let named = assert_named_in_order(&sandbox, build_in(&sandbox, "built"), &store);
+    assert!(named.iter().all(|it| !it.starts_with("blobs")), "small ones are in a pack: {named:?}");
+
+    let image = Registry::shared().image("synced:1");
+    let run = |args: &[&str], store: &Path| sandbox.rbuild(args).env("RBUILD_STORE", store);
+    run(&["image", "tag", "built:1", &image], &store).ok();
+    run(&["image", "push", &image], &store).ok();
+    let store = sandbox.path().join("pulled");
+    let pull = run(&["image", "pull", &image], &store);
+    let named = assert_named_in_order(&sandbox, pull, &store);
+    assert_eq!(named.iter().filter(|it| it.starts_with("blobs")).count(), 3, "{named:?}");
+}
+
+/// Asserts that a run, which adds one image with one name to a store, gives nothing a name before it
+/// lasts. Returns the names, in order.
+#[track_caller]
+fn assert_named_in_order(sandbox: &Sandbox, run: Run, store: &Path) -> Vec<PathBuf> {
     let log = sandbox.path().join("calls");
     let calls = "trace=fsync,fdatasync,?rename,renameat,?renameat2,?link,linkat";
     let words = ["strace", "-f", "-y", "-qq", "-e", "signal=none", "-e", calls, "-o"];
     let words = words.into_iter().map(str::to_owned).chain([log.display().to_string()]);
-    build_in(&sandbox, "store").under(words).ok();
+    run.under(words).ok();
     let calls = read_calls(&fs::read_to_string(log).expect("log of strace"));
-    let store = sandbox.store();
-    let named: Vec<_> = (0..calls.len()).filter(|at| is_naming(&calls[*at], &store)).collect();
+    let named: Vec<_> = (0..calls.len()).filter(|at| is_naming(&calls[*at], store)).collect();
     for at in &named {
         let [from, to] = &calls[*at].paths[..] else { panic!("two paths: {:?}", calls[*at]) };
         let is_sync = |call: &Call, path: &Path| call.is_sync() && call.paths == [path];
@@ -175,17 +192,21 @@ fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
         let folder = store.join(folder);
         named.iter().copied().filter(|at| calls[*at].paths[1].starts_with(&folder)).collect()
     };
-    let [packs, images, tags] = ["packs", "images", "names"].map(named_in);
+    let [blobs, packs, images, tags] = ["blobs", "packs", "images", "names"].map(named_in);
     let is_index = |at: &usize| calls[*at].paths[1].extension().is_some_and(|it| it == "idx");
     let (index, pack) = packs.split_last().expect("a pack and its index");
     assert!(is_index(index) && !pack.iter().all(is_index), "the index comes last: {calls:?}");
     assert_eq!((images.len(), tags.len()), (1, 1), "an image and its name: {calls:?}");
     // What is named refers only to what lasts.
-    for (from, to, folder) in [(*index, images[0], "packs"), (images[0], tags[0], "images")] {
+    let blobs = blobs.into_iter().map(|at| (at, images[0], "blobs/sha256"));
+    let others = [(*index, images[0], "packs"), (images[0], tags[0], "images")];
+    for (from, to, folder) in blobs.chain(others) {
         let is_sync = |it: &Call| it.is_sync() && it.paths == [store.join(folder)];
         let is_between = from < to && calls[from..to].iter().any(is_sync);
         assert!(is_between, "`{folder}` is not synced before what refers to it: {calls:?}");
     }
+    let inside = |at: usize| calls[at].paths[1].strip_prefix(store).expect("in the store").into();
+    named.into_iter().map(inside).collect()
 }
 
 #[test]
@@ -321,7 +342,7 @@ fn numbers() -> Box<dyn Iterator<Item = usize>> {
 /// Runs it to the call with this number (of whichever thread comes first) and kills it there.
 /// Whether there was such a call.
 #[track_caller]
-fn is_killed(run: Run, call: &str, number: usize) -> bool {
+pub(crate) fn is_killed(run: Run, call: &str, number: usize) -> bool {
     peers::need("strace", "strace");
     let inject = format!("inject={call}:signal=KILL:when={number}");
     let trace = format!("trace={call}");
@@ -333,7 +354,7 @@ fn is_killed(run: Run, call: &str, number: usize) -> bool {
 }
 
 /// A sandbox whose image has three layers, the first of so many bytes that do not compress.
-fn sandbox_with_layers(size: usize) -> Sandbox {
+pub(crate) fn sandbox_with_layers(size: usize) -> Sandbox {
     let dockerfile = "FROM scratch\nCOPY large /\nCOPY small /small\nCOPY Dockerfile /\n";
     let sandbox = sandbox(&[("ctx/Dockerfile", dockerfile)]);
     let mut random = fastrand::Rng::with_seed(1);

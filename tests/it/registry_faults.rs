@@ -126,6 +126,15 @@ fn check_pull(fault: Fault, want: Want) {
     registry.assert_was_asked_rightly();
 }
 
+/// Checks them at the same time: most of it is waiting for the next try.
+fn side_by_side(check: fn(Fault, Want), want: Want, faults: Vec<Fault>) {
+    thread::scope(|scope| {
+        for fault in faults {
+            scope.spawn(move || check(fault, want));
+        }
+    });
+}
+
 #[test]
 fn a_push_survives_what_passes() {
     thread::scope(|scope| {
@@ -142,20 +151,22 @@ fn a_push_survives_what_passes() {
 
 #[test]
 fn a_push_survives_a_connection_that_ends() {
-    for after in [0, 1, 64 * KIB, 1024 * KIB] {
-        check_push(Fault::new("PUT", "/blobs/uploads/", Cut(after)), Success);
-    }
-    check_push(Fault::new("PUT", "/manifests/", Cut(10)), Success);
-    check_push(Fault::new("PUT", "/blobs/uploads/", Slow(Duration::from_millis(5))), Success);
+    let put = |trouble| Fault::new("PUT", "/blobs/uploads/", trouble);
+    let mut faults: Vec<_> = [0, 1, 64 * KIB, 1024 * KIB].map(|it| put(Cut(it))).into();
+    faults.push(put(Slow(Duration::from_millis(5))));
+    faults.push(Fault::new("PUT", "/manifests/", Cut(10)));
+    side_by_side(check_push, Success, faults);
 }
 
 #[test]
 fn a_push_that_arrives_as_something_else_is_no_push() {
+    let mut faults = Vec::new();
     for trouble in [Corrupt(5), Truncate(100), WrongDigest, LyingLength(3)] {
         for path in ["/blobs/uploads/", "/manifests/"] {
-            check_push(Fault::new("PUT", path, trouble.clone()), Truth);
+            faults.push(Fault::new("PUT", path, trouble.clone()));
         }
     }
+    side_by_side(check_push, Truth, faults);
 }
 
 #[test]
@@ -190,29 +201,33 @@ fn a_pull_survives_what_passes() {
 
 #[test]
 fn a_pull_survives_content_that_is_cut() {
+    let get = |path, trouble| Fault::new("GET", path, trouble);
+    let mut faults = vec![get("/blobs/", Slow(Duration::from_millis(5)))];
     for trouble in [Cut(0), Cut(1), Cut(100), LyingLength(7)] {
-        check_pull(Fault::new("GET", "/manifests/", trouble.clone()), Success);
+        faults.push(get("/manifests/", trouble));
     }
     for trouble in [Cut(0), Cut(1), Cut(100)] {
-        check_pull(Fault::new("GET", "/blobs/", trouble.clone()), Success);
+        faults.push(get("/blobs/", trouble));
     }
     for trouble in [Cut(64 * KIB), Cut(1024 * KIB)] {
         // After the first, which is the config.
-        check_pull(Fault::new("GET", "/blobs/", trouble).after(1).times(2), Success);
+        faults.push(get("/blobs/", trouble).after(1).times(2));
     }
-    check_pull(Fault::new("GET", "/blobs/", Slow(Duration::from_millis(5))), Success);
+    side_by_side(check_pull, Success, faults);
 }
 
 #[test]
 fn a_pull_of_something_else_is_no_pull() {
+    let mut faults = Vec::new();
     for (method, path) in PULL {
         for trouble in [Corrupt(5), Truncate(100), LyingLength(7), LyingLength(-7), WrongDigest] {
-            check_pull(Fault::new(method, path, trouble), Truth);
+            faults.push(Fault::new(method, path, trouble));
         }
     }
     for trouble in [Corrupt(1024 * KIB), Truncate(1024 * KIB)] {
-        check_pull(Fault::new("GET", "/blobs/", trouble).after(1), Truth);
+        faults.push(Fault::new("GET", "/blobs/", trouble).after(1));
     }
+    side_by_side(check_pull, Truth, faults);
 }
 
 #[test]
@@ -230,11 +245,7 @@ fn a_pull_does_not_go_on_for_ever() {
     for trouble in [Cut(100), Corrupt(5), WrongDigest] {
         faults.push(Fault::new("GET", "/manifests/", trouble).times(1000));
     }
-    thread::scope(|scope| {
-        for fault in faults {
-            scope.spawn(move || check_pull(fault, Error(3)));
-        }
-    });
+    side_by_side(check_pull, Error(3), faults);
     assert!(begin.elapsed() < ENOUGH);
 }
 

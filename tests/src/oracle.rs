@@ -11,7 +11,10 @@ use std::{fmt, fs, io::Read as _, path::Path};
 
 use serde_json::Value;
 
-use crate::{http, store::hex};
+use crate::{
+    http,
+    store::{self, hex},
+};
 
 pub mod forge;
 mod schema;
@@ -198,7 +201,7 @@ pub fn layout(folder: &Path) -> Report {
         let (algorithm, hex) = descriptor.digest.split_once(':')?;
         fs::read(folder.join("blobs").join(algorithm).join(hex)).ok()
     };
-    let mut reader = Reader { find: &find, report: Report::default() };
+    let mut reader = Reader { find: &find, is_read: &|_| true, report: Report::default() };
     for (name, schema) in [("oci-layout", "layout.json"), ("index.json", "index.json")] {
         let Ok(bytes) = fs::read(folder.join(name)) else {
             reader.fault(Rule::Missing, format!("`{name}`"));
@@ -209,6 +212,26 @@ pub fn layout(folder: &Path) -> Report {
             reader.index(&value);
         }
     }
+    reader.report
+}
+
+/// Reads an image of a store, by its digest, if any of its layers was made there. Of the others just
+/// the media type is looked at: somebody else made them, and they need not be there yet.
+pub fn stored(folder: &Path, digest: &str) -> Report {
+    let (blobs, made) = (store::contents(folder), store::made(folder));
+    let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+    let find = |descriptor: &Descriptor| blobs.get(&hex(&descriptor.digest)).cloned();
+    let is_read = |layer: &Descriptor| made.contains(&hex(&layer.digest));
+    let mut reader = Reader { find: &find, is_read: &is_read, report: Report::default() };
+    let bytes = blobs.get(&hex(digest)).cloned().unwrap_or_default();
+    let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let layers = manifest["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !layers.iter().any(|it| is_read(&Descriptor::parse(it))) {
+        return reader.report;
+    }
+    let size = bytes.len() as u64;
+    let media_type = manifest["mediaType"].as_str().unwrap_or(MANIFEST).to_owned();
+    reader.document(&Descriptor { media_type, digest: digest.to_owned(), size });
     reader.report
 }
 
@@ -225,7 +248,7 @@ pub fn registry(port: u16, repository: &str, tag: &str) -> Report {
         let kind = if is_manifest { "manifests" } else { "blobs" };
         Some(get(&format!("{kind}/{}", descriptor.digest))?.body)
     };
-    let mut reader = Reader { find: &find, report: Report::default() };
+    let mut reader = Reader { find: &find, is_read: &|_| true, report: Report::default() };
     let Some(answer) = get(&format!("manifests/{tag}")) else {
         reader.fault(Rule::Missing, format!("`{repository}:{tag}`"));
         return reader.report;
@@ -256,6 +279,8 @@ impl Descriptor {
 
 struct Reader<'a> {
     find: &'a dyn Fn(&Descriptor) -> Option<Vec<u8>>,
+    /// Whether a layer is read, or just looked at from outside.
+    is_read: &'a dyn Fn(&Descriptor) -> bool,
     report: Report,
 }
 
@@ -336,6 +361,9 @@ impl Reader<'_> {
         for (position, layer) in descriptors.iter().map(Descriptor::parse).enumerate() {
             if layer.media_type.is_empty() || !layer_types.contains(&&*layer.media_type) {
                 self.fault(Rule::MediaType, format!("a layer is `{}`", layer.media_type));
+            }
+            if !(self.is_read)(&layer) {
+                continue;
             }
             let Some(bytes) = self.blob(&layer) else { continue };
             let Some(stream) = self.unpacked(&layer, bytes) else { continue };

@@ -5,7 +5,7 @@
 //! `cache`, and in `tmp` what is being written, which nobody sees.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -59,8 +59,13 @@ fn objects(store: &Path) -> BTreeMap<(u8, String), Vec<u8>> {
     let mut objects = BTreeMap::new();
     let packs = files(&store.join("packs"));
     for path in packs.iter().filter(|it| it.extension().is_some_and(|it| it == "idx")) {
-        let index = fs::read(path).expect("index of a pack");
-        let pack = fs::read(path.with_extension("pack")).expect("pack of an index");
+        let (index, pack) = (fs::read(path), fs::read(path.with_extension("pack")));
+        // What is pruned meanwhile goes with its index first.
+        if index.is_err() || pack.is_err() && !path.exists() {
+            continue;
+        }
+        let index = index.expect("index of a pack");
+        let pack = pack.expect("pack of an index");
         let stem = path.file_stem().expect("name of a pack").to_string_lossy().into_owned();
         let is_bad = |it: &&PathBuf| {
             let name = it.file_name().unwrap_or_default().to_string_lossy();
@@ -106,6 +111,20 @@ pub fn contents(store: &Path) -> BTreeMap<String, Vec<u8>> {
         blobs.insert(name, fs::read(&path).expect("blob"));
     }
     blobs
+}
+
+/// The blobs of a store that were made there, by their digests in hex: those that are put together of
+/// segments. Those of others came as they are.
+pub fn made(store: &Path) -> BTreeSet<String> {
+    let composed = objects(store).into_keys().filter(|(kind, _)| *kind == COMPOSED);
+    composed.map(|(_, key)| key).collect()
+}
+
+/// The images of a store, by their digests in hex.
+pub fn images(store: &Path) -> Vec<String> {
+    let images = files(&store.join("images")).into_iter();
+    let names = images.filter_map(|it| Some(it.file_name()?.to_str()?.to_owned()));
+    names.filter(|it| it.len() == 64).collect()
 }
 
 /// Puts a blob together; none if it lacks a segment.
