@@ -372,7 +372,7 @@ async fn put(
         Place::Registry(to) => {
             let to = to.clone().with_default_tag();
             // A digest that is asked for must be that of what is copied: the push compares them.
-            if order.client.manifest_digest(&to).await.ok().flatten() == Some(top.digest) {
+            if order.client.pushed_digest(&to).await.ok().flatten() == Some(top.digest) {
                 return Ok(());
             }
             let target = Target::Registry { client: order.client.clone(), name: to };

@@ -377,6 +377,10 @@ fn member_kind(
         b'2' if LONGEST_LINK < link.len() => {
             return Err(MembersError::Limit("a symbolic link of more than 4096 bytes"));
         }
+        // A PAX record can have one, and a header that is written of it would end there.
+        b'2' if link.contains(&0) => {
+            return Err(PathError::Zero(String::from_utf8_lossy(&link).into_owned()).into());
+        }
         b'2' => MemberKind::Symlink(link),
         b'3' => MemberKind::CharDevice(extended.device(header)?),
         b'4' => MemberKind::BlockDevice(extended.device(header)?),

@@ -1,8 +1,9 @@
 //! What must hold for any bytes: the bodies of the fuzz targets in `tests/fuzz`, which tests run
 //! with what the fuzzer has found.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
+use flate2::read::DeflateDecoder;
 use rbuild_agent::{
     artifacts,
     buildspec::Buildspec,
@@ -18,6 +19,7 @@ use rbuild_imagebuilder::{
     contents::Contents,
     digest::Digest,
     image::{self, Image, Layer},
+    layer::compress::{BackEnd, Compressor, END_OF_DEFLATE},
     reference::Reference,
     rootfs::Rootfs,
     store::index::Index,
@@ -27,11 +29,12 @@ use rbuild_imagebuilder::{
 pub type Body = fn(&[u8]);
 
 /// The bodies, by the names of their targets.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("buildspec", buildspec),
     ("check", check),
     ("config", config),
     ("contents", contents),
+    ("deflate", deflate),
     ("glob", glob),
     ("index", index),
     ("manifest", manifest),
@@ -155,6 +158,24 @@ pub fn contents(bytes: &[u8]) {
     if items.len() < 10_000 {
         let _ = Rootfs::default().lay(&table, &layer_of(bytes));
     }
+}
+
+/// What is compressed in pieces unpacks to the whole, and the stream ends where its bytes do. The
+/// first byte is the level, the second how long the pieces are; the rest is there once and repeated.
+pub fn deflate(bytes: &[u8]) {
+    let Some(([level, length], rest)) = bytes.split_first_chunk() else { return };
+    let mut compressor = Compressor::new(BackEnd::Libdeflate(level % 12 + 1)).expect("memory");
+    let content = [rest, &rest.repeat(1 + usize::from(length % 16) * 64)].concat();
+    let mut stream = Vec::new();
+    for piece in content.chunks(1 + usize::from(*length) * 131) {
+        stream.extend_from_slice(compressor.compress(piece).expect("memory"));
+    }
+    stream.extend_from_slice(&END_OF_DEFLATE);
+    let mut unpacked = Vec::new();
+    let mut reader = DeflateDecoder::new(stream.as_slice());
+    reader.read_to_end(&mut unpacked).expect("a stream");
+    assert!(unpacked == content, "it unpacks to something else");
+    assert_eq!(reader.total_in(), stream.len() as u64);
 }
 
 /// An index: what it lists has digests.

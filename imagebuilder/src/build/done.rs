@@ -28,8 +28,8 @@ pub(super) fn recall(inputs: &Inputs<'_>, key: Digest) -> Result<Option<Done>, B
     let Some(done) = inputs.store.recall::<Done>(key)? else { return Ok(None) };
     let is_there = match done.layer.clone().map(DoneLayer::read) {
         None => true,
-        // Here, and whole, or where it can be had.
-        Some(Some(layer)) => inputs.found().has(&layer)?,
+        // Here, and whole. That a registry had it once is no proof: what can be made is made.
+        Some(Some(layer)) => inputs.store.has(layer.digest, layer.size)?,
         Some(None) => false,
     };
     Ok(is_there.then_some(done))

@@ -325,11 +325,11 @@ impl Stage {
         let chmod = what.chmod.map(|it| self.expand(inputs, it)).transpose()?;
         let mode = chmod.as_deref().map(mode).transpose()?;
         let mut key = self
-            .key(inputs, "rbuild copy 1")
+            .key(inputs, "rbuild copy 2")
             .with(destination.path.as_bytes())
-            .with([u8::from(destination.is_folder)])
-            .with(chown.as_deref().unwrap_or("-"))
-            .with(chmod.as_deref().unwrap_or("-"));
+            .with([destination.is_folder, chown.is_some(), chmod.is_some()].map(u8::from))
+            .with(chown.as_deref().unwrap_or_default())
+            .with(chmod.as_deref().unwrap_or_default());
         let job = Job { sources, destination, chown, mode };
         match from {
             None => {

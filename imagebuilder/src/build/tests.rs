@@ -552,6 +552,31 @@ fn a_layer_that_is_gone_is_made_again() {
     assert!(catalog::is_whole(&bench.store, &second.image).unwrap());
 }
 
+/// A registry that had it once may have it no more, and what is built would be nowhere.
+#[test]
+fn a_layer_that_a_registry_had_is_made_again_too() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let dockerfile = "FROM scratch\nCOPY a /\n";
+    let layer = bench.build(dockerfile).unwrap().image.layers.remove(0);
+    let bytes = bench.store.read_blob(layer.digest, 1 << 20).unwrap();
+    bench.remote = Some(Remote { blobs: [(layer.digest, bytes)].into(), ..Remote::default() });
+    bench.store.remove_blob(layer.digest).unwrap();
+    let again = bench.build(dockerfile).unwrap();
+    assert!(!again.cached);
+    assert!(catalog::is_whole(&bench.store, &again.image).unwrap());
+}
+
+#[test]
+fn an_owner_that_is_called_as_none_is_written_is_not_none() {
+    let bench = Bench::new(&[("passwd", "-:x:5:6::/:\n"), ("a", "a")]);
+    let dockerfile = |flag: &str| format!("FROM scratch\nCOPY passwd /etc/\nCOPY {flag} a /\n");
+    bench.build(&dockerfile("")).unwrap();
+    let built = bench.build(&dockerfile("--chown=-")).unwrap();
+    let rootfs = bench.rootfs(&built);
+    let meta = &rootfs.tree().get(&TreePath::parse(b"a").unwrap()).unwrap().meta;
+    assert_eq!((meta.uid, meta.gid), (5, 6));
+}
+
 #[test]
 fn instructions_set_the_config() {
     let mut bench = Bench::new(&[]);
@@ -792,22 +817,6 @@ fn a_layer_that_can_be_had_nowhere_is_said() {
     bench.build("FROM base\nENV A=1\n").unwrap();
     let error = bench.build("FROM base\nCOPY a /\n").unwrap_err();
     assert_eq!(error.to_string(), format!("blob {} is not in the store", layers[0].digest));
-}
-
-/// What was made before and is gone is made again, unless it can be had.
-#[test]
-fn what_was_done_is_used_if_its_layer_can_be_had() {
-    let mut bench = Bench::new(&[("a", "a")]);
-    let dockerfile = "FROM scratch\nCOPY a /\n";
-    let layer = bench.build(dockerfile).unwrap().image.layers.remove(0);
-    let bytes = bench.store.read_blob(layer.digest, 1 << 20).unwrap();
-    let mut remote = Remote::default();
-    remote.blobs.insert(layer.digest, bytes);
-    bench.remote = Some(remote);
-    bench.store.remove_blob(layer.digest).unwrap();
-    assert!(bench.build(dockerfile).unwrap().cached);
-    bench.remote = None;
-    assert!(!bench.build(dockerfile).unwrap().cached);
 }
 
 /// A layer that was made here is not read again to know what lies in it.

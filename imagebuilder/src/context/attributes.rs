@@ -30,6 +30,7 @@ fn values(file: impl AsFd, names: &[u8]) -> io::Result<Xattrs> {
     let mut found = Vec::new();
     for name in names.split(|it| *it == 0) {
         if name == b"security.capability" || name.starts_with(b"user.") {
+            refuse_equals(name)?;
             let mut value = vec![0; LARGEST];
             match sys::fgetxattr(&file, OsStr::from_bytes(name), &mut value[..]) {
                 Ok(length) => found.push((name.to_vec(), value[..length].to_vec())),
@@ -40,4 +41,15 @@ fn values(file: impl AsFd, names: &[u8]) -> io::Result<Xattrs> {
         }
     }
     Ok(found.into_iter().collect())
+}
+
+/// In a layer the first `=` ends the name (POSIX.1-2001, `pax` Extended Header): it would be another
+/// attribute there.
+fn refuse_equals(name: &[u8]) -> io::Result<()> {
+    if !name.contains(&b'=') {
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(name).escape_debug().to_string();
+    let what = format!("its attribute `{shown}` has a `=` in its name, which no layer can hold");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }

@@ -91,6 +91,21 @@ fn attributes_of_the_host_alone_are_left_out() {
     assert_eq!(xattrs.get(b"user.note".as_slice()), Some(&b"1".to_vec()));
 }
 
+#[test]
+fn an_attribute_that_would_be_another_one_in_a_layer_is_refused() {
+    for place in ["f", ""] {
+        let (folder, context) = context("", |it| fs::write(it.join("f"), "x").unwrap());
+        xattr::set(folder.path().join(place), "user.a=b", b"1").unwrap();
+        let ContextError::Read { source, .. } = context.read(&TreePath::ROOT).unwrap_err() else {
+            panic!("for `{place}`");
+        };
+        assert_eq!(
+            source.to_string(),
+            "its attribute `user.a=b` has a `=` in its name, which no layer can hold",
+        );
+    }
+}
+
 /// A context with a store and a clock of its own, opened as by one build after the other.
 struct Builds {
     folder: tempfile::TempDir,

@@ -238,6 +238,55 @@ mod tests {
         }
     }
 
+    /// Small numbers are as likely as large ones.
+    fn up_to(random: &mut fastrand::Rng, bits: u32) -> usize {
+        let most = 1 << random.u32(0..bits);
+        random.usize(1..=most)
+    }
+
+    /// Runs of bytes, of few symbols or many, of what was before, near or far, and of noise.
+    fn any_bytes(random: &mut fastrand::Rng) -> Vec<u8> {
+        let length = up_to(random, 19) - 1;
+        let mut bytes: Vec<u8> = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let run = up_to(random, 15).min(length - bytes.len());
+            let symbols = random.u8(1..=255);
+            match random.u8(0..5) {
+                0 => bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(run)),
+                1 => bytes.extend(std::iter::repeat_with(|| random.u8(..symbols)).take(run)),
+                2 => bytes.resize(bytes.len() + run, symbols),
+                3 => bytes.extend((0..run).map(|it| it.to_le_bytes()[0] / symbols)),
+                _ => {
+                    let back = random.usize(1..=40_000).min(bytes.len());
+                    let from = bytes.len() - back;
+                    (0..if back == 0 { 0 } else { run })
+                        .for_each(|it| bytes.push(bytes[from + it]));
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_is_compressed_in_pieces_unpacks_to_the_whole() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for level in (1..=12).cycle().take(120) {
+            let mut libdeflate = Libdeflate::new(level);
+            let (mut stream, mut want, mut out) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..random.usize(0..6) {
+                let piece = any_bytes(&mut random);
+                stream.extend_from_slice(libdeflate.compress(&piece, &mut out).unwrap());
+                want.extend_from_slice(&piece);
+            }
+            assert!(libdeflate.other.is_none(), "level {level}");
+            stream.extend_from_slice(&END_OF_DEFLATE);
+            assert!(inflate(&stream) == want, "level {level}");
+            let mut at_once = vec![0; want.len()];
+            let done = libdeflater::Decompressor::new().deflate_decompress(&stream, &mut at_once);
+            assert!(done.is_ok() && at_once == want, "level {level}");
+        }
+    }
+
     #[test]
     fn a_compressor_that_was_used_gives_the_same() {
         for back_end in DEFLATE.into_iter().chain([BackEnd::Zstd(3), BackEnd::Stored]) {

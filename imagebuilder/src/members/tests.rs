@@ -367,6 +367,15 @@ fn folders_and_links_have_no_data() {
 }
 
 #[test]
+fn a_link_with_a_zero_byte_is_refused() {
+    for kind in [b'1', b'2'] {
+        let stream = [pax(&[("linkpath", "a\0b")]), link("l", kind, "a"), END.to_vec()].concat();
+        let err = read(&stream, 1 << 20).unwrap_err();
+        assert!(matches!(err, MembersError::Name(PathError::Zero(_))), "{err}");
+    }
+}
+
+#[test]
 fn counts_are_bounded() {
     /// A stream of the same bytes again and again.
     struct Again(Vec<u8>, usize);

@@ -157,7 +157,9 @@ impl<W: Write, O: FnMut() -> io::Result<W>> Download<'_, W, O> {
         } else {
             self.restart();
         }
-        if let Some(size) = response.size().filter(|it| self.received + it != expected) {
+        if let Some(size) =
+            response.size().filter(|it| self.received.checked_add(*it) != Some(expected))
+        {
             let (found, call) = (self.received.saturating_add(size), response.call.clone());
             return Err(RegistryError::SizeMismatch { expected, found, call });
         }

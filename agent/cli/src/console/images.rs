@@ -166,7 +166,12 @@ fn carried(state: &State, direction: Direction, name: &str, digest: &Digest) -> 
         (0, _) => "nothing new".to_owned(),
         (carried, 0) => format!("{}{}", size::bytes(carried), rate(carried, time)),
         (carried, skipped) => {
-            format!("{}{}, {skipped} blobs were there", size::bytes(carried), rate(carried, time))
+            let blobs = if skipped == 1 {
+                "1 blob was".to_owned()
+            } else {
+                format!("{skipped} blobs were")
+            };
+            format!("{}{}, {blobs} there", size::bytes(carried), rate(carried, time))
         }
     };
     format!("{done} {name} {} ({what}, {})", short(digest), size::time(time))

@@ -73,6 +73,7 @@ async fn a_cut_download_goes_on_where_it_ended() {
         range(say(206, DATA), "bytes 0-11/12"),
         range(say(206, ", world"), "bytes 5-11/13"),
         say(206, ", w"),
+        say(206, ", world").announced(usize::MAX - 2),
         say(206, ", wurld"),
     ] {
         check_pull(
