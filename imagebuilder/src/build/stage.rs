@@ -298,7 +298,8 @@ impl Stage {
             "" => None,
             user => Some(owner::resolve(user, self.rootfs(), inputs.found())?),
         };
-        let tree = copy::make_folder(&path, self.rootfs(), rules(inputs, owner, None))?;
+        let rules = self.rules(inputs, owner, None)?;
+        let tree = copy::make_folder(&path, self.rootfs(), rules)?;
         self.write(inputs, Copied { tree, ..Copied::default() }, &[key], emit)
     }
 
@@ -413,13 +414,35 @@ impl Stage {
             None => None,
         };
         let sources = found.into_iter().map(sources::Found::into_source).collect();
-        Ok(copy::copy(sources, &job.destination, rootfs, rules(inputs, owner, job.mode))?)
+        let rules = self.rules(inputs, owner, job.mode)?;
+        Ok(copy::copy(sources, &job.destination, rootfs, rules)?)
     }
 
     /// What the key of every step that makes a layer begins with.
     fn key(&self, inputs: &Inputs<'_>, purpose: &str) -> Framed {
         let epoch = inputs.epoch.map(|it| it.to_string()).unwrap_or_default();
         Framed::new(purpose).with(inputs.layers.format()).with(stack(&self.layers)).with(epoch)
+    }
+
+    /// Folders that are made get the time when this step made some first: a time of each build
+    /// would change the beginning of the layer, and with it all that is hashed.
+    fn rules(
+        &self,
+        inputs: &Inputs<'_>,
+        owner: Option<Owner>,
+        mode: Option<u32>,
+    ) -> Result<Rules, BuildErrorKind> {
+        let key = Framed::new("rbuild made folders 1").with(self.like.as_bytes()).finish();
+        let now = match (inputs.epoch, inputs.store.recall::<i64>(key)?) {
+            (Some(epoch), _) => epoch,
+            // One of the future is that of a clock that was wrong.
+            (None, Some(first)) if first <= inputs.now => first,
+            (None, _) => {
+                inputs.store.remember(key, &inputs.now)?;
+                inputs.now
+            }
+        };
+        Ok(Rules { owner, mode, epoch: inputs.epoch, now })
     }
 
     fn read_rootfs(&mut self, inputs: &Inputs<'_>) -> Result<(), BuildErrorKind> {
@@ -513,10 +536,6 @@ struct Job {
 /// What makes the files below: the digests of the unpacked layers, in order.
 fn stack(layers: &[Layer]) -> Vec<u8> {
     layers.iter().flat_map(|it| *it.diff_id.as_bytes()).collect()
-}
-
-fn rules(inputs: &Inputs<'_>, owner: Option<Owner>, mode: Option<u32>) -> Rules {
-    Rules { owner, mode, epoch: inputs.epoch, now: inputs.now }
 }
 
 fn load_base(inputs: &Inputs<'_>, base: &Base) -> Result<Image, BuildErrorKind> {
