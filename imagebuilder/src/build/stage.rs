@@ -14,7 +14,7 @@ use crate::{
     config::{Config, History, KeepCommand},
     contents::Contents,
     context::Context,
-    copy::{self, Copied, Destination, Owner, Rules},
+    copy::{self, Destination, Owner, Rules},
     digest::{Digest, Framed},
     dockerfile::{
         Arg, Word,
@@ -24,10 +24,10 @@ use crate::{
     event::Event,
     image::{Image, Layer},
     layer,
-    rootfs::{Rootfs, RootfsError},
+    rootfs::{self, Rootfs, RootfsError},
     steps::{self, Base, Step},
     store::ObjectKind,
-    tree::{PathError, TreePath},
+    tree::{PathError, Tree, TreePath},
 };
 
 /// The most entries of what lies in the layers that are kept from one step to the next: more of them
@@ -300,7 +300,7 @@ impl Stage {
         };
         let rules = self.rules(inputs, owner, None)?;
         let tree = copy::make_folder(&path, self.rootfs(), rules)?;
-        self.write(inputs, Copied { tree, ..Copied::default() }, &[key], emit)
+        self.write(inputs, tree, &[key], emit)
     }
 
     fn copy(
@@ -395,9 +395,10 @@ impl Stage {
             self.reuse(done, emit);
             return Ok(());
         }
+        let layers = rootfs.into_layers();
         let mut copied = self.copied(inputs, job, found)?;
         let scratch = inputs.store.scratch()?;
-        rootfs.fetch(inputs.found(), &mut copied.tree, &copied.origins, scratch.path())?;
+        rootfs::fetch(inputs.found(), &layers, &mut copied, scratch.path())?;
         self.write(inputs, copied, &keys, emit)
     }
 
@@ -406,7 +407,7 @@ impl Stage {
         inputs: &Inputs<'_>,
         job: &Job,
         found: Vec<sources::Found>,
-    ) -> Result<Copied, BuildErrorKind> {
+    ) -> Result<Tree, BuildErrorKind> {
         self.read_rootfs(inputs)?;
         let rootfs = self.rootfs();
         let owner = match &job.chown {
@@ -476,18 +477,18 @@ impl Stage {
     fn write(
         &mut self,
         inputs: &Inputs<'_>,
-        copied: Copied,
+        copied: Tree,
         keys: &[Digest],
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), BuildErrorKind> {
-        if copied.tree.is_empty() {
+        if copied.is_empty() {
             return remember(inputs, keys, None);
         }
         // Two large trees at a time are enough.
-        if self.rootfs.as_ref().is_some_and(|it| MOST_KEPT < it.tree().len() + copied.tree.len()) {
+        if self.rootfs.as_ref().is_some_and(|it| MOST_KEPT < it.tree().len() + copied.len()) {
             self.forget_rootfs();
         }
-        let (total, mut done) = (copied.tree.size(), 0);
+        let (total, mut done) = (copied.size(), 0);
         let mut progress = |count| {
             done += count;
             emit(Event::LayerProgress { done, total });
@@ -499,10 +500,10 @@ impl Stage {
             uploads: inputs.uploads,
             progress: &mut progress,
         };
-        let written = layer::write(&copied.tree, &mut job)?;
-        let contents = Contents::of_tree(&copied.tree);
+        let written = layer::write(&copied, &mut job)?;
+        let contents = Contents::of_tree(&copied);
         let contents = contents.map_err(|err| RootfsError::contents(&written, err))?;
-        let (entries, size, digest) = (copied.tree.len(), written.size, written.digest);
+        let (entries, size, digest) = (copied.len(), written.size, written.digest);
         drop(copied);
         inputs.store.add_object(ObjectKind::Contents, written.diff_id, contents.as_bytes())?;
         remember(inputs, keys, Some(&written))?;
