@@ -27,7 +27,7 @@ use crate::{
     context,
     digest::{Digest, Hashing},
     members::{self, Member, MemberKind, MembersError},
-    tree::{Content, ContentOrigin, Device, Kind, Meta, Tree, TreePath},
+    tree::{Content, ContentOrigin, Device, InLayer, Kind, Meta, Tree, TreePath},
 };
 
 mod wire;
@@ -156,7 +156,7 @@ fn kept_of_tree(path: &TreePath, kind: &Kind) -> Option<Vec<u8>> {
         return None;
     }
     let mut bytes = Vec::new();
-    content.open().ok()?.take(LARGEST_KEPT + 1).read_to_end(&mut bytes).ok()?;
+    content.open(path).ok()?.take(LARGEST_KEPT + 1).read_to_end(&mut bytes).ok()?;
     (Digest::of(&bytes) == content.digest).then_some(bytes)
 }
 
@@ -257,7 +257,7 @@ impl Writer {
 }
 
 fn content_of(digest: Digest, size: u64) -> Kind {
-    Kind::File(Content { digest, size, origin: ContentOrigin::Layer })
+    Kind::File(Content { digest, size, origin: ContentOrigin::Layer(InLayer::default()) })
 }
 
 const END: u8 = 0;

@@ -48,7 +48,7 @@ use crate::{
     digest::Digest,
     patterns::{Ignore, Verdict},
     store::Store,
-    tree::{Content, Entry, Kind, PathError, Still, Tree, TreePath},
+    tree::{Content, Entry, Kind, PathError, Still, Tree, TreePath, Whence},
 };
 
 /// A folder whose files can be copied into an image.
@@ -227,7 +227,7 @@ impl Context {
         match self.lstat(path) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => {
                 let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
-                Ok(!walk(self, &known, path)?.is_empty())
+                Ok(!walk(&self.whence(), &known, path)?.is_empty())
             }
             _ => Ok(false),
         }
@@ -300,7 +300,7 @@ impl Context {
     /// left out, as by docker.
     pub fn read(&self, base: &TreePath) -> Result<Tree, ContextError> {
         let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = walk(self, &known, base)?;
+        let mut found = walk(&self.whence(), &known, base)?;
         drop(known);
         let links = other_names(&found);
         let unread = found
@@ -318,6 +318,12 @@ impl Context {
             found[at].entry = Arc::new(Entry { kind, meta: first.entry.meta.clone() });
         }
         Ok(found.into_iter().map(|it| (it.path, it.entry)).collect())
+    }
+
+    /// What is read here has the paths that it has in the context.
+    fn whence(&self) -> Arc<Whence> {
+        let (base, target) = (TreePath::ROOT, TreePath::ROOT);
+        Arc::new(Whence { context: self.clone(), base, target })
     }
 
     /// Remembers what was read: for this build, and at its end for the next.

@@ -7,13 +7,13 @@
 //!
 //! **Architecture invariant:** no I/O: trees in, a tree out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::{
     rootfs::{Rootfs, RootfsError},
-    tree::{Content, ContentOrigin, Entry, Kind, Meta, Tree, TreePath},
+    tree::{Content, ContentOrigin, Entry, Kind, Meta, Tree, TreePath, Whence},
 };
 
 /// One thing to copy: a file, or the contents of a folder.
@@ -58,16 +58,6 @@ pub struct Rules {
     pub now: i64,
 }
 
-/// What a layer will hold, and where each file came from.
-#[derive(Clone, Debug, Default)]
-pub struct Copied {
-    /// The tree of the layer.
-    pub tree: Tree,
-    /// For each file whose content does not say itself where it is read, its path in the tree of its
-    /// source.
-    pub origins: BTreeMap<TreePath, TreePath>,
-}
-
 /// Why something cannot be copied.
 #[derive(Debug, Error)]
 pub enum CopyError {
@@ -108,8 +98,8 @@ pub fn copy(
     destination: &Destination,
     below: &Rootfs,
     rules: Rules,
-) -> Result<Copied, CopyError> {
-    let mut work = Work { below, rules, copied: Copied::default(), links: Vec::new() };
+) -> Result<Tree, CopyError> {
+    let mut work = Work { below, rules, copied: Tree::default(), links: Vec::new(), whence: None };
     if sources.is_empty() {
         return Ok(work.copied);
     }
@@ -139,28 +129,28 @@ pub fn copy(
 /// A tree with one folder and those on the way to it, as `WORKDIR` makes it; empty if the folder
 /// is there already.
 pub fn make_folder(path: &TreePath, below: &Rootfs, rules: Rules) -> Result<Tree, CopyError> {
-    let mut work = Work { below, rules, copied: Copied::default(), links: Vec::new() };
+    let mut work = Work { below, rules, copied: Tree::default(), links: Vec::new(), whence: None };
     let target = below.resolve(path, true)?;
     if target.is_root() || work.is_folder(&target) {
         return Ok(Tree::default());
     }
     work.make_way(&target)?;
-    Ok(work.copied.tree)
+    Ok(work.copied)
 }
 
 struct Work<'a> {
     below: &'a Rootfs,
     rules: Rules,
-    copied: Copied,
+    copied: Tree,
     links: Vec<Link>,
+    /// Where the files of the source at hand lie, once one is copied.
+    whence: Option<Arc<Whence>>,
 }
 
 /// A file that was another name of `first`; it may become one again when all is copied.
 struct Link {
     path: TreePath,
     first: TreePath,
-    /// The path of `first` in the tree of its source.
-    origin: TreePath,
 }
 
 /// Where a folder is copied from, and to.
@@ -179,7 +169,7 @@ impl Place<'_> {
 
 impl Work<'_> {
     fn find(&self, path: &TreePath) -> Option<&Entry> {
-        self.copied.tree.get(path).or_else(|| self.below.tree().get(path))
+        self.copied.get(path).or_else(|| self.below.tree().get(path))
     }
 
     fn is_folder(&self, path: &TreePath) -> bool {
@@ -198,6 +188,7 @@ impl Work<'_> {
             // The folder itself is made as any other: only what is in it is copied.
             _ => self.make_way(target)?,
         }
+        self.whence = None;
         for (path, entry) in source.tree.into_entries() {
             let relative = path.relative_to(&source.path).filter(|it| !it.is_root());
             if let Some(relative) = relative {
@@ -226,33 +217,33 @@ impl Work<'_> {
             _ => {}
         }
         let first = match &entry.kind {
-            Kind::Hardlink(first) => place.of(first).map(|to| (first.clone(), to)),
+            Kind::Hardlink(first) => place.of(first),
             _ => None,
         };
         // Another name of a file is copied as a file of its own until all is there. The first name
         // comes before it, and so was copied.
-        match first.map(|(from, to)| (self.copied.tree.share(&to), from, to)) {
-            Some((Some(entry), origin, first)) => {
-                self.put(to, entry, &origin);
-                self.links.push(Link { path: to.clone(), first, origin });
+        match first.map(|to| (self.copied.share(&to), to)) {
+            Some((Some(entry), first)) => {
+                self.put(to, entry, place);
+                self.links.push(Link { path: to.clone(), first });
             }
-            _ => self.put(to, entry, &from),
+            _ => self.put(to, entry, place),
         }
         Ok(())
     }
 
     /// Makes hard links where both names are still those of the same file: a later source may
     /// have replaced one of them.
-    fn linked(mut self) -> Copied {
+    fn linked(mut self) -> Tree {
         let links = std::mem::take(&mut self.links);
-        for Link { path, first, origin } in &links {
-            let both = [path, first].map(|it| self.origin(it) == Some(origin));
-            let tree = &mut self.copied.tree;
-            // The first name has to come first in the layer too.
-            if both == [true, true]
+        for Link { path, first } in &links {
+            // Both have the same entry until one of them is replaced. The first name has to come
+            // first in the layer too.
+            if let [Some(entry), Some(other)] = [path, first].map(|it| self.copied.share(it))
+                && Arc::ptr_eq(&entry, &other)
                 && first < path
-                && let Some(Entry { kind: Kind::File(_), .. }) = tree.get(first)
-                && let Some(entry) = tree.get_mut(path)
+                && matches!(entry.kind, Kind::File(_))
+                && let Some(entry) = self.copied.get_mut(path)
             {
                 entry.kind = Kind::Hardlink(first.clone());
             }
@@ -273,7 +264,8 @@ impl Work<'_> {
         if let Some(parent) = to.parent() {
             self.make_way(&parent)?;
         }
-        self.put(to, entry, from);
+        self.whence = None;
+        self.put(to, entry, Place { base: from, target: to });
         Ok(())
     }
 
@@ -283,7 +275,7 @@ impl Work<'_> {
         let mut way = TreePath::ROOT;
         for part in path.parts() {
             way = way.join(part);
-            if self.copied.tree.get(&way).is_some_and(Entry::is_folder) {
+            if self.copied.get(&way).is_some_and(Entry::is_folder) {
                 continue;
             }
             let mut entry = match self.find(&way) {
@@ -295,20 +287,12 @@ impl Work<'_> {
                 }
             };
             entry.meta.mtime = self.rules.epoch.unwrap_or(entry.meta.mtime);
-            self.copied.tree.insert(way.clone(), entry);
+            self.copied.insert(way.clone(), entry);
         }
         Ok(())
     }
 
-    /// The path in the tree of its source of what was copied to `path`.
-    fn origin(&self, path: &TreePath) -> Option<&TreePath> {
-        match &self.copied.tree.get(path)?.kind {
-            Kind::File(Content { origin: ContentOrigin::Context(_, origin), .. }) => Some(origin),
-            _ => self.copied.origins.get(path),
-        }
-    }
-
-    fn put(&mut self, path: &TreePath, mut entry: Arc<Entry>, from: &TreePath) {
+    fn put(&mut self, path: &TreePath, mut entry: Arc<Entry>, place: Place<'_>) {
         let Rules { owner, mode, epoch, .. } = self.rules;
         let Meta { mode: its_mode, uid, gid, mtime, .. } = entry.meta;
         let owner = owner.unwrap_or(Owner { uid, gid });
@@ -318,14 +302,25 @@ impl Work<'_> {
             let meta = &mut Arc::make_mut(&mut entry).meta;
             (meta.uid, meta.gid, meta.mode, meta.mtime) = (owner.uid, owner.gid, mode, time);
         }
-        match &entry.kind {
-            Kind::File(Content { origin: ContentOrigin::Context(..), .. }) => {
-                self.copied.origins.remove(path);
-            }
-            Kind::File(_) => drop(self.copied.origins.insert(path.clone(), from.clone())),
-            _ => drop(self.copied.origins.remove(path)),
+        self.relocate(&mut entry, place);
+        self.copied.insert(path.clone(), entry);
+    }
+
+    /// Says where the content of a file of the context is found from its new path.
+    fn relocate(&mut self, entry: &mut Arc<Entry>, place: Place<'_>) {
+        let Kind::File(Content { origin: ContentOrigin::Context(old), .. }) = &entry.kind else {
+            return;
+        };
+        let new = self.whence.get_or_insert_with(|| {
+            let (base, target) = (place.base.clone(), place.target.clone());
+            Arc::new(Whence { context: old.context.clone(), base, target })
+        });
+        // Another name of a file that was copied already says so.
+        if !Arc::ptr_eq(old, new)
+            && let Kind::File(content) = &mut Arc::make_mut(entry).kind
+        {
+            content.origin = ContentOrigin::Context(Arc::clone(new));
         }
-        self.copied.tree.insert(path.clone(), entry);
     }
 }
 
@@ -346,6 +341,7 @@ mod tests {
     use crate::{
         digest::Digest,
         image::{Layer, OCI_LAYER},
+        tree::InLayer,
     };
 
     fn path(text: &str) -> TreePath {
@@ -361,7 +357,7 @@ mod tests {
             let content = Content {
                 digest: Digest::of(name.as_bytes()),
                 size: 1,
-                origin: ContentOrigin::Layer,
+                origin: ContentOrigin::Layer(InLayer::default()),
             };
             let kind = match kind {
                 "d" => Kind::Folder,
@@ -389,13 +385,13 @@ mod tests {
 
     const RULES: Rules = Rules { owner: None, mode: None, epoch: None, now: 9 };
 
-    fn show(result: Result<Copied, CopyError>) -> String {
+    fn show(result: Result<Tree, CopyError>) -> String {
         let copied = match result {
             Ok(copied) => copied,
             Err(err) => return format!("{err}\n"),
         };
         let mut text = String::new();
-        for (path, Entry { kind, meta }) in copied.tree.entries() {
+        for (path, Entry { kind, meta }) in copied.entries() {
             let what = match kind {
                 Kind::Folder => "/".to_owned(),
                 Kind::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
@@ -505,7 +501,8 @@ mod tests {
         let destination = Destination { path: path("x"), is_folder: true };
         let below = rootfs(&[]);
         let copied = copy(vec![source("1"), source("2")], &destination, &below, RULES).unwrap();
-        assert_eq!(copied.origins[&path("x/b")], path("1/a"));
+        let Kind::File(content) = &copied.get(&path("x/b")).unwrap().kind else { panic!() };
+        assert_eq!(content.digest, Digest::of(b"1/a"));
         expect![[r#"
             x/ 755 0 9
             x/a 600 7 5
@@ -622,6 +619,6 @@ mod tests {
             app/ 700 7 5
             app/x/ 755 0 9
         "#]]
-        .assert_eq(&show(Ok(Copied { tree, ..Copied::default() })));
+        .assert_eq(&show(Ok(tree)));
     }
 }

@@ -7,10 +7,11 @@
 //! are bounded, and nothing is written to the host but contents under names of our own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::File,
-    io::{self, Read, Write},
-    path::Path,
+    io::{self, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -22,7 +23,7 @@ use crate::{
     image::{Compression, Layer},
     members::MembersError,
     store::{Store, StoreError},
-    tree::{ContentOrigin, Entry, Kind, Meta, PathError, Tree, TreePath},
+    tree::{ContentOrigin, Entry, InLayer, Kind, Meta, PathError, Tree, TreePath},
     unpack::{Layers, RemoteError},
 };
 
@@ -39,21 +40,13 @@ const MOST_FOLLOWED: usize = 4_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct Rootfs {
     tree: Tree,
-    /// For each file, the layer and the number of the entry in it.
-    places: BTreeMap<TreePath, Place>,
     /// Files whose content is known: those that tell users and groups.
-    kept: BTreeMap<Place, Vec<u8>>,
+    kept: BTreeMap<InLayer, Vec<u8>>,
     layers: Vec<Layer>,
     /// About what the tree has in memory.
     memory: usize,
     /// Components that were followed on the way to what lies behind links.
     followed: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    layer: usize,
-    entry: u64,
 }
 
 /// Why a layer could not be read.
@@ -156,6 +149,14 @@ pub enum RootfsError {
         /// Why not.
         source: io::Error,
     },
+    /// The file for what is taken out of layers could not be written.
+    #[error("`{}` could not be written", path.display())]
+    Take {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Links lead in circles.
     #[error("`{0}` has too many levels of symbolic links")]
     Loop(TreePath),
@@ -226,45 +227,43 @@ impl Rootfs {
                     let path = self.landing(path, layer)?;
                     self.tree.remove(&path);
                 }
-                What::Here { kind, meta, kept } => {
-                    let place = Place { layer: self.layers.len() - 1, entry: number };
+                What::Here { mut kind, meta, kept } => {
+                    let place = self.place(number, layer)?;
                     if let Some(bytes) = kept {
                         self.kept.insert(place, bytes);
                     }
-                    self.put(path, Entry { kind, meta }, place, layer)?;
+                    if let Kind::File(content) = &mut kind {
+                        content.origin = ContentOrigin::Layer(place);
+                    }
+                    self.put(path, Entry { kind, meta }, layer)?;
                 }
             }
         }
-        let Self { tree, places, .. } = self;
-        places.retain(|path, _| tree.get(path).is_some());
         Ok(())
     }
 
+    /// Where a member of the uppermost layer lies.
+    fn place(&self, number: u64, layer: &Layer) -> Result<InLayer, RootfsError> {
+        let place = u32::try_from(number).ok().zip(u32::try_from(self.layers.len() - 1).ok());
+        let too_many =
+            || RootfsError::Limit { layer: layer.digest, what: "thousands of millions of files" };
+        place.map(|(member, layer)| InLayer { layer, member }).ok_or_else(too_many)
+    }
+
     /// Puts one entry where it belongs, in place of what is there.
-    fn put(
-        &mut self,
-        path: TreePath,
-        entry: Entry,
-        place: Place,
-        layer: &Layer,
-    ) -> Result<(), RootfsError> {
+    fn put(&mut self, path: TreePath, entry: Entry, layer: &Layer) -> Result<(), RootfsError> {
         let path = self.landing(path, layer)?;
         self.add_parents(&path, layer)?;
-        let (entry, place) = match &entry.kind {
+        let entry = match &entry.kind {
             Kind::Hardlink(target) => {
-                let (kind, place) = self.linked(&path, target.clone(), layer)?;
-                (Entry { kind, meta: entry.meta }, place)
+                let kind = self.linked(&path, target.clone(), layer)?;
+                Entry { kind, meta: entry.meta }
             }
-            Kind::File(_) => (entry, Some(place)),
-            _ => (entry, None),
+            _ => entry,
         };
         let replaces_folder = self.tree.get(&path).is_some_and(Entry::is_folder);
         if replaces_folder && !entry.is_folder() {
             self.tree.remove_below(&path);
-        }
-        match place {
-            Some(place) => drop(self.places.insert(path.clone(), place)),
-            None => drop(self.places.remove(&path)),
         }
         self.insert(path, entry, layer)
     }
@@ -294,13 +293,15 @@ impl Rootfs {
     /// links that they are.
     pub fn with_links(&self, base: &TreePath) -> Tree {
         let mut tree = Tree::default();
-        let mut first_names: BTreeMap<Place, TreePath> = BTreeMap::new();
-        for (path, entry) in self.tree.subtree(base) {
-            let mut entry = entry.clone();
-            if let Some(place) = self.places.get(path) {
-                match first_names.get(place) {
-                    Some(first) => entry.kind = Kind::Hardlink(first.clone()),
-                    None => drop(first_names.insert(*place, path.clone())),
+        let mut first_names: BTreeMap<InLayer, &TreePath> = BTreeMap::new();
+        for (path, entry) in self.tree.shared_subtree(base) {
+            let mut entry = Arc::clone(entry);
+            if let Some(place) = entry.in_layer() {
+                match first_names.get(&place) {
+                    Some(first) => {
+                        Arc::make_mut(&mut entry).kind = Kind::Hardlink((*first).clone());
+                    }
+                    None => drop(first_names.insert(place, path)),
                 }
             }
             tree.insert(path.clone(), entry);
@@ -320,58 +321,9 @@ impl Rootfs {
         followed.ok_or_else(|| RootfsError::Loop(path.clone()))
     }
 
-    /// Takes the contents of `tree`'s files, which came from here, out of the layers into
-    /// `folder`, one pass for each layer that has some of them.
-    pub fn fetch(
-        &self,
-        from: Layers<'_>,
-        tree: &mut Tree,
-        origins: &BTreeMap<TreePath, TreePath>,
-        folder: &Path,
-    ) -> Result<(), RootfsError> {
-        let mut wanted: BTreeMap<Place, Vec<TreePath>> = BTreeMap::new();
-        for (path, entry) in tree.entries() {
-            let origin = origins.get(path).unwrap_or(path);
-            if matches!(&entry.kind, Kind::File(_))
-                && let Some(place) = self.places.get(origin)
-            {
-                wanted.entry(*place).or_default().push(path.clone());
-            }
-        }
-        let layers: BTreeSet<usize> = wanted.keys().map(|it| it.layer).collect();
-        for number in layers {
-            from.for_each_member(&self.layers[number], &mut |member, content| {
-                let place = Place { layer: number, entry: member.number };
-                if let Some(paths) = wanted.get(&place) {
-                    let file = folder.join(format!("{number}-{}", member.number));
-                    self.write(content, &file, number, member.path)?;
-                    point(tree, paths, &file);
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Writes one file's content; what cannot be read is the layer's fault, not the disk's.
-    fn write(
-        &self,
-        content: &mut dyn Read,
-        path: &Path,
-        number: usize,
-        member: TreePath,
-    ) -> Result<(), RootfsError> {
-        let mut content = Noted { inner: content, error: None };
-        let written = File::create(path).and_then(|mut file| {
-            context::copy(&mut content, &mut file)?;
-            file.flush()
-        });
-        let layer = self.layers[number].digest;
-        match (written, content.error) {
-            (Ok(()), _) => Ok(()),
-            (Err(_), Some(source)) => Err(RootfsError::Tar { layer, source }),
-            (Err(source), None) => Err(RootfsError::Write { path: member, source }),
-        }
+    /// The layers, when what lies in them is not needed any more.
+    pub fn into_layers(self) -> Vec<Layer> {
+        self.layers
     }
 
     /// The text of a small file, e.g., `/etc/passwd`; none if it is not there.
@@ -379,14 +331,14 @@ impl Rootfs {
         let path = TreePath::parse(path.as_bytes())
             .map_err(|source| RootfsError::Name { layer: Digest::of(b""), source })?;
         let path = self.resolve(&path, true)?;
-        let Some(place) = self.places.get(&path) else { return Ok(None) };
-        let layer = &self.layers[place.layer];
-        if let Some(bytes) = self.kept.get(place) {
+        let Some(place) = self.tree.get(&path).and_then(Entry::in_layer) else { return Ok(None) };
+        let layer = &self.layers[place.layer as usize];
+        if let Some(bytes) = self.kept.get(&place) {
             return Ok(Some(String::from_utf8_lossy(bytes).into_owned()));
         }
         let mut text = Vec::new();
         from.for_each_member(layer, &mut |member, content| {
-            if member.number == place.entry {
+            if member.number == u64::from(place.member) {
                 let read = content.take(LARGEST_USERS).read_to_end(&mut text);
                 read.map_err(|source| RootfsError::Tar { layer: layer.digest, source })?;
             }
@@ -434,7 +386,6 @@ impl Rootfs {
             missing.push(folder);
         }
         for folder in missing {
-            self.places.remove(&folder);
             self.insert(folder, Entry::made_folder(0, 0, 0), layer)?;
         }
         Ok(())
@@ -446,14 +397,91 @@ impl Rootfs {
         path: &TreePath,
         target: TreePath,
         layer: &Layer,
-    ) -> Result<(Kind, Option<Place>), RootfsError> {
+    ) -> Result<Kind, RootfsError> {
         let landed = self.landing(target.clone(), layer)?;
         match self.tree.get(&landed) {
-            Some(found) if !found.is_folder() => {
-                Ok((found.kind.clone(), self.places.get(&landed).copied()))
-            }
+            Some(found) if !found.is_folder() => Ok(found.kind.clone()),
             _ => Err(RootfsError::Link { layer: layer.digest, path: path.clone(), target }),
         }
+    }
+}
+
+/// Takes the contents of `tree`'s files, which lie in `layers`, out of them into one file in
+/// `folder`, one pass for each layer that has some of them.
+pub fn fetch(
+    from: Layers<'_>,
+    layers: &[Layer],
+    tree: &mut Tree,
+    folder: &Path,
+) -> Result<(), RootfsError> {
+    let mut wanted: Vec<(InLayer, u64)> =
+        tree.entries().filter_map(|(_, entry)| Some((entry.in_layer()?, 0))).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let path = folder.join("contents");
+    let failed = |source| RootfsError::Take { path: path.clone(), source };
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = Arc::new(file.map_err(failed)?);
+    let mut out = Counted { inner: BufWriter::with_capacity(1 << 18, &*file), count: 0 };
+    for (number, layer) in (0..).zip(layers) {
+        if wanted.iter().all(|(place, _)| place.layer != number) {
+            continue;
+        }
+        from.for_each_member(layer, &mut |member, content| {
+            let place = u32::try_from(member.number).ok();
+            let place = place.map(|member| InLayer { layer: number, member });
+            let at = wanted.binary_search_by_key(&place, |(it, _)| Some(*it));
+            if let Some((_, start)) = at.ok().and_then(|it| wanted.get_mut(it)) {
+                *start = out.count;
+                take(content, &mut out, layer, member.path)?;
+            }
+            Ok(())
+        })?;
+    }
+    out.inner.flush().map_err(failed)?;
+    drop(out);
+    for entry in tree.shared_entries_mut() {
+        let place = entry.in_layer();
+        let at = place.and_then(|it| wanted.binary_search_by_key(&it, |(it, _)| *it).ok());
+        if let Some(at) = at
+            && let Kind::File(content) = &mut Arc::make_mut(entry).kind
+        {
+            content.origin = ContentOrigin::Part(Arc::clone(&file), wanted[at].1);
+        }
+    }
+    Ok(())
+}
+
+/// Writes one file's content; what cannot be read is the layer's fault, not the disk's.
+fn take(
+    content: &mut dyn Read,
+    out: &mut impl Write,
+    layer: &Layer,
+    path: TreePath,
+) -> Result<(), RootfsError> {
+    let mut content = Noted { inner: content, error: None };
+    match (context::copy(&mut content, out), content.error) {
+        (Ok(_), _) => Ok(()),
+        (Err(_), Some(source)) => Err(RootfsError::Tar { layer: layer.digest, source }),
+        (Err(source), None) => Err(RootfsError::Write { path, source }),
+    }
+}
+
+/// Counts what is written.
+struct Counted<W> {
+    inner: W,
+    count: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
@@ -470,14 +498,6 @@ impl Read for Noted<'_> {
             self.error = Some(err);
             kind.into()
         })
-    }
-}
-
-fn point(tree: &mut Tree, paths: &[TreePath], file: &Path) {
-    for path in paths {
-        if let Some(Entry { kind: Kind::File(content), .. }) = tree.get_mut(path) {
-            content.origin = ContentOrigin::File(file.to_owned());
-        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::{
     collections::{BTreeMap, btree_map},
     ffi::OsStr,
     fs::File,
-    io,
+    io::{self, Read},
     ops::{Bound, Deref, DerefMut},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -129,11 +129,44 @@ pub struct Content {
 #[derive(Clone, Debug)]
 pub enum ContentOrigin {
     /// In the build context.
-    Context(Context, TreePath),
+    Context(Arc<Whence>),
     /// In a file that rbuild made.
     File(PathBuf),
+    /// In a file that rbuild made, from this byte on, with others.
+    Part(Arc<File>, u64),
     /// In a layer of an image, and has to be taken out of it first (see [`crate::rootfs`]).
-    Layer,
+    Layer(InLayer),
+}
+
+/// Where files of the context lie: what is `target` in a tree is `base` in the context, and so is
+/// what lies below. That is a value for all files that were copied at once, and none for each.
+#[derive(Debug)]
+pub struct Whence {
+    /// The context.
+    pub context: Context,
+    /// Where the files lie in it.
+    pub base: TreePath,
+    /// Where they lie in the tree.
+    pub target: TreePath,
+}
+
+/// Which member of which layer of a stack holds a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InLayer {
+    /// The layer, counted from the lowest.
+    pub layer: u32,
+    /// The member of its tar stream.
+    pub member: u32,
+}
+
+/// The content of a file, to be read from its beginning.
+#[derive(Debug)]
+pub struct Opened {
+    file: Arc<File>,
+    start: u64,
+    /// The bytes that belong to it; none if all that there are do.
+    size: Option<u64>,
+    at: u64,
 }
 
 /// Whether a file is what it was when its digest was made.
@@ -319,23 +352,71 @@ impl std::fmt::Debug for TreePath {
 }
 
 impl Content {
-    /// Opens the content. What is read is compared with [`Content::digest`] by who reads it, unless
-    /// [`Content::still`] can tell it for less.
-    pub fn open(&self) -> io::Result<File> {
-        match &self.origin {
-            ContentOrigin::Context(context, path) => context.open(path),
-            ContentOrigin::File(path) => File::open(path),
-            ContentOrigin::Layer => Err(io::Error::other("the content lies in a layer")),
-        }
+    /// Opens the content of the file that is `path` in its tree. What is read is compared with
+    /// [`Content::digest`] by who reads it, unless [`Content::still`] can tell it for less.
+    pub fn open(&self, path: &TreePath) -> io::Result<Opened> {
+        let (file, start, size) = match &self.origin {
+            ContentOrigin::Context(whence) => (whence.open(path)?.into(), 0, None),
+            ContentOrigin::File(path) => (File::open(path)?.into(), 0, None),
+            ContentOrigin::Part(file, start) => (Arc::clone(file), *start, Some(self.size)),
+            ContentOrigin::Layer(_) => {
+                return Err(io::Error::other("the content lies in a layer"));
+            }
+        };
+        Ok(Opened { file, start, size, at: 0 })
     }
 
-    /// Whether `file`, which [`Content::open`] gave and which was read to its end since, still is
-    /// what the digest was made of.
-    pub fn still(&self, file: &File) -> io::Result<Still> {
+    /// Whether what [`Content::open`] gave, and was read to its end since, still is what the digest
+    /// was made of.
+    pub fn still(&self, opened: &Opened) -> io::Result<Still> {
         match &self.origin {
-            ContentOrigin::Context(context, _) => context.still(self, file),
-            ContentOrigin::File(_) | ContentOrigin::Layer => Ok(Still::Unknown),
+            ContentOrigin::Context(whence) => whence.context.still(self, &opened.file),
+            ContentOrigin::File(_) | ContentOrigin::Part(..) | ContentOrigin::Layer(_) => {
+                Ok(Still::Unknown)
+            }
         }
+    }
+}
+
+impl Whence {
+    fn open(&self, path: &TreePath) -> io::Result<File> {
+        match path.relative_to(&self.target) {
+            Some(rest) => self.context.open(&rest.below(&self.base)),
+            None => Err(io::Error::other("the file was copied elsewhere")),
+        }
+    }
+}
+
+impl Opened {
+    /// Reads from the middle, as far as there is something.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = self.size.map_or(u64::MAX, |it| it.saturating_sub(offset));
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        self.file.read_at(&mut buffer[..length], self.start.saturating_add(offset))
+    }
+
+    /// Reads all of `buffer` from the middle.
+    pub fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read_at(buffer, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    buffer = &mut buffer[count..];
+                    offset += count as u64;
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Opened {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
 }
 
@@ -353,6 +434,20 @@ impl Tree {
     /// All entries, sorted by path.
     pub fn entries(&self) -> impl Iterator<Item = (&TreePath, &Entry)> {
         self.entries.iter().map(|(path, entry)| (path, entry.as_ref()))
+    }
+
+    /// All that lies in or is `base`, sorted by path, for another tree to share it.
+    pub fn shared_subtree<'a>(
+        &'a self,
+        base: &'a TreePath,
+    ) -> impl Iterator<Item = (&'a TreePath, &'a Arc<Entry>)> {
+        let itself = self.entries.get_key_value(base);
+        itself.into_iter().chain(self.entries.range(base.range_below()))
+    }
+
+    /// All entries, to change them; other trees keep theirs.
+    pub fn shared_entries_mut(&mut self) -> impl Iterator<Item = &mut Arc<Entry>> {
+        self.entries.values_mut()
     }
 
     /// The entry at `path`, to change it; other trees keep theirs.
@@ -394,9 +489,7 @@ impl Tree {
         &'a self,
         base: &'a TreePath,
     ) -> impl Iterator<Item = (&'a TreePath, &'a Entry)> {
-        let itself = self.entries.get_key_value(base);
-        let below = self.entries.range(base.range_below());
-        itself.into_iter().chain(below).map(|(path, entry)| (path, entry.as_ref()))
+        self.shared_subtree(base).map(|(path, entry)| (path, entry.as_ref()))
     }
 
     /// The entry at `path`, for another tree to share it.
@@ -483,6 +576,14 @@ impl Entry {
     pub fn made_folder(uid: u64, gid: u64, mtime: i64) -> Self {
         let meta = Meta { mode: 0o755, uid, gid, mtime, ..Meta::default() };
         Self { kind: Kind::Folder, meta }
+    }
+
+    /// Which member of a layer holds its content, if it is a file that lies in one.
+    pub fn in_layer(&self) -> Option<InLayer> {
+        match &self.kind {
+            Kind::File(Content { origin: ContentOrigin::Layer(place), .. }) => Some(*place),
+            _ => None,
+        }
     }
 
     /// Whether it is a folder.

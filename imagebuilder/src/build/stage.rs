@@ -14,7 +14,7 @@ use crate::{
     config::{Config, History, KeepCommand},
     contents::Contents,
     context::Context,
-    copy::{self, Copied, Destination, Owner, Rules},
+    copy::{self, Destination, Owner, Rules},
     digest::{Digest, Framed},
     dockerfile::{
         Arg, Word,
@@ -24,10 +24,10 @@ use crate::{
     event::Event,
     image::{Image, Layer},
     layer,
-    rootfs::{Rootfs, RootfsError},
+    rootfs::{self, Rootfs, RootfsError},
     steps::{self, Base, Step},
     store::ObjectKind,
-    tree::{PathError, TreePath},
+    tree::{PathError, Tree, TreePath},
 };
 
 /// The most entries of what lies in the layers that are kept from one step to the next: more of them
@@ -298,8 +298,9 @@ impl Stage {
             "" => None,
             user => Some(owner::resolve(user, self.rootfs(), inputs.found())?),
         };
-        let tree = copy::make_folder(&path, self.rootfs(), rules(inputs, owner, None))?;
-        self.write(inputs, Copied { tree, ..Copied::default() }, &[key], emit)
+        let rules = self.rules(inputs, owner, None)?;
+        let tree = copy::make_folder(&path, self.rootfs(), rules)?;
+        self.write(inputs, tree, &[key], emit)
     }
 
     fn copy(
@@ -394,9 +395,10 @@ impl Stage {
             self.reuse(done, emit);
             return Ok(());
         }
+        let layers = rootfs.into_layers();
         let mut copied = self.copied(inputs, job, found)?;
         let scratch = inputs.store.scratch()?;
-        rootfs.fetch(inputs.found(), &mut copied.tree, &copied.origins, scratch.path())?;
+        rootfs::fetch(inputs.found(), &layers, &mut copied, scratch.path())?;
         self.write(inputs, copied, &keys, emit)
     }
 
@@ -405,7 +407,7 @@ impl Stage {
         inputs: &Inputs<'_>,
         job: &Job,
         found: Vec<sources::Found>,
-    ) -> Result<Copied, BuildErrorKind> {
+    ) -> Result<Tree, BuildErrorKind> {
         self.read_rootfs(inputs)?;
         let rootfs = self.rootfs();
         let owner = match &job.chown {
@@ -413,13 +415,35 @@ impl Stage {
             None => None,
         };
         let sources = found.into_iter().map(sources::Found::into_source).collect();
-        Ok(copy::copy(sources, &job.destination, rootfs, rules(inputs, owner, job.mode))?)
+        let rules = self.rules(inputs, owner, job.mode)?;
+        Ok(copy::copy(sources, &job.destination, rootfs, rules)?)
     }
 
     /// What the key of every step that makes a layer begins with.
     fn key(&self, inputs: &Inputs<'_>, purpose: &str) -> Framed {
         let epoch = inputs.epoch.map(|it| it.to_string()).unwrap_or_default();
         Framed::new(purpose).with(inputs.layers.format()).with(stack(&self.layers)).with(epoch)
+    }
+
+    /// Folders that are made get the time when this step made some first: a time of each build
+    /// would change the beginning of the layer, and with it all that is hashed.
+    fn rules(
+        &self,
+        inputs: &Inputs<'_>,
+        owner: Option<Owner>,
+        mode: Option<u32>,
+    ) -> Result<Rules, BuildErrorKind> {
+        let key = Framed::new("rbuild made folders 1").with(self.like.as_bytes()).finish();
+        let now = match (inputs.epoch, inputs.store.recall::<i64>(key)?) {
+            (Some(epoch), _) => epoch,
+            // One of the future is that of a clock that was wrong.
+            (None, Some(first)) if first <= inputs.now => first,
+            (None, _) => {
+                inputs.store.remember(key, &inputs.now)?;
+                inputs.now
+            }
+        };
+        Ok(Rules { owner, mode, epoch: inputs.epoch, now })
     }
 
     fn read_rootfs(&mut self, inputs: &Inputs<'_>) -> Result<(), BuildErrorKind> {
@@ -453,18 +477,18 @@ impl Stage {
     fn write(
         &mut self,
         inputs: &Inputs<'_>,
-        copied: Copied,
+        copied: Tree,
         keys: &[Digest],
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), BuildErrorKind> {
-        if copied.tree.is_empty() {
+        if copied.is_empty() {
             return remember(inputs, keys, None);
         }
         // Two large trees at a time are enough.
-        if self.rootfs.as_ref().is_some_and(|it| MOST_KEPT < it.tree().len() + copied.tree.len()) {
+        if self.rootfs.as_ref().is_some_and(|it| MOST_KEPT < it.tree().len() + copied.len()) {
             self.forget_rootfs();
         }
-        let (total, mut done) = (copied.tree.size(), 0);
+        let (total, mut done) = (copied.size(), 0);
         let mut progress = |count| {
             done += count;
             emit(Event::LayerProgress { done, total });
@@ -481,11 +505,11 @@ impl Stage {
             uploads: inputs.uploads,
             progress: &mut progress,
         };
-        let written = layer::write(&copied.tree, &mut job)?;
+        let written = layer::write(&copied, &mut job)?;
         let bytes = job.stats;
-        let contents = Contents::of_tree(&copied.tree);
+        let contents = Contents::of_tree(&copied);
         let contents = contents.map_err(|err| RootfsError::contents(&written, err))?;
-        let (entries, size, digest) = (copied.tree.len(), written.size, written.digest);
+        let (entries, size, digest) = (copied.len(), written.size, written.digest);
         drop(copied);
         inputs.store.add_object(ObjectKind::Contents, written.diff_id, contents.as_bytes())?;
         remember(inputs, keys, Some(&written))?;
@@ -519,10 +543,6 @@ struct Job {
 /// What makes the files below: the digests of the unpacked layers, in order.
 fn stack(layers: &[Layer]) -> Vec<u8> {
     layers.iter().flat_map(|it| *it.diff_id.as_bytes()).collect()
-}
-
-fn rules(inputs: &Inputs<'_>, owner: Option<Owner>, mode: Option<u32>) -> Rules {
-    Rules { owner, mode, epoch: inputs.epoch, now: inputs.now }
 }
 
 fn load_base(inputs: &Inputs<'_>, base: &Base) -> Result<Image, BuildErrorKind> {

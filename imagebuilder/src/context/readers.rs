@@ -17,8 +17,8 @@ use super::{
     walk::{self, Found},
 };
 use crate::{
-    digest::Hashing,
-    tree::{Content, ContentOrigin, Entry, Kind, TreePath, Xattrs},
+    digest::{Digest, Hashing},
+    tree::{Kind, TreePath, Xattrs},
 };
 
 /// How many files are read at once.
@@ -32,7 +32,8 @@ const BUFFER: usize = 1 << 17;
 /// What one file holds.
 struct Outcome {
     stamp: Stamp,
-    kind: Kind,
+    digest: Digest,
+    size: u64,
     xattrs: Xattrs,
     /// What may be kept of it, if the stamp proves it.
     record: Option<Record>,
@@ -70,9 +71,13 @@ fn read_some<'a>(
     loop {
         let next = files.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some(found) = next else { return Ok(()) };
-        let Outcome { stamp, kind, xattrs, record } = read_file(context, &found.path, &mut buffer)?;
+        let Outcome { stamp, digest, size, xattrs, record } =
+            read_file(context, &found.path, &mut buffer)?;
         let entry = Arc::make_mut(&mut found.entry);
-        *entry = Entry { kind, meta: walk::meta(&stamp, xattrs) };
+        entry.meta = walk::meta(&stamp, xattrs);
+        if let Kind::File(content) = &mut entry.kind {
+            (content.digest, content.size) = (digest, size);
+        }
         records.lock().unwrap_or_else(PoisonError::into_inner).extend(record);
     }
 }
@@ -84,7 +89,7 @@ fn read_file(
 ) -> Result<Outcome, ContextError> {
     for _ in 0..ATTEMPTS {
         let file = context.open(path).map_err(context.failed(path))?;
-        if let Some(outcome) = attempt(context, path, file, buffer).map_err(context.failed(path))? {
+        if let Some(outcome) = attempt(context, file, buffer).map_err(context.failed(path))? {
             return Ok(outcome);
         }
     }
@@ -92,12 +97,7 @@ fn read_file(
 }
 
 /// Reads a file from its beginning to its end; none if it is changed meanwhile.
-fn attempt(
-    context: &Context,
-    path: &TreePath,
-    mut file: File,
-    buffer: &mut [u8],
-) -> io::Result<Option<Outcome>> {
+fn attempt(context: &Context, mut file: File, buffer: &mut [u8]) -> io::Result<Option<Outcome>> {
     // The clock comes first: what is changed after it must get another ctime.
     let clock = context.inner.clock.now();
     let before = Stamp::of(&fstat(&file)?);
@@ -118,7 +118,5 @@ fn attempt(
     }
     let record = (is_trusted && before.is_settled(clock))
         .then(|| Record::new(before, digest, xattrs.clone()));
-    let origin = ContentOrigin::Context(context.clone(), path.clone());
-    let kind = Kind::File(Content { digest, size, origin });
-    Ok(Some(Outcome { stamp: before, kind, xattrs, record }))
+    Ok(Some(Outcome { stamp: before, digest, size, xattrs, record }))
 }

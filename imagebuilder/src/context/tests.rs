@@ -140,7 +140,7 @@ impl Builds {
     fn unread(&self) -> (usize, Vec<Digest>) {
         let context = self.open();
         let known = context.inner.known.read().unwrap();
-        let found = walk(&context, &known, &TreePath::ROOT).unwrap();
+        let found = walk(&context.whence(), &known, &TreePath::ROOT).unwrap();
         let unread = found.iter().filter(|it| it.state == State::Unread).count();
         drop(known);
         (unread, contents(&context.read(&TreePath::ROOT).unwrap()))
@@ -204,7 +204,7 @@ fn other_filesystems_are_read_each_time() {
     let context = builds.open();
     context.inner.filesystems.known.lock().unwrap().insert(device, false);
     let known = context.inner.known.read().unwrap();
-    let found = walk(&context, &known, &path("a")).unwrap();
+    let found = walk(&context.whence(), &known, &path("a")).unwrap();
     assert_eq!(found[0].state, State::Unread);
     drop(known);
     // /proc has files of no size, whose times say nothing.
@@ -212,13 +212,16 @@ fn other_filesystems_are_read_each_time() {
     let context = context.unwrap();
     for _ in 0..2 {
         let known = context.inner.known.read().unwrap();
-        let found = walk(&context, &known, &path("kernel/ostype")).unwrap();
+        let found = walk(&context.whence(), &known, &path("kernel/ostype")).unwrap();
         assert_eq!(found[0].state, State::Unread);
         drop(known);
         let tree = context.read(&path("kernel/ostype")).unwrap();
         assert_eq!(contents(&tree), digests(&["Linux\n"]));
         let Kind::File(file) = &tree.get(&path("kernel/ostype")).unwrap().kind else { panic!() };
-        assert_eq!(file.still(&file.open().unwrap()).unwrap(), Still::Unknown);
+        assert_eq!(
+            file.still(&file.open(&path("kernel/ostype")).unwrap()).unwrap(),
+            Still::Unknown
+        );
     }
 }
 
@@ -267,7 +270,7 @@ fn a_file_is_still_the_same_only_if_its_stamp_proves_it() {
         let tree = context.read(&TreePath::ROOT).unwrap();
         let Kind::File(file) = tree.get(&path("a")).unwrap().kind.clone() else { panic!() };
         change();
-        file.still(&file.open().unwrap()).unwrap()
+        file.still(&file.open(&path("a")).unwrap()).unwrap()
     };
     assert_eq!(still(&|| {}), Still::Same);
     // Other content, or not: who read it compares the digests.

@@ -22,7 +22,7 @@ use super::{Context, ContextError, attributes, stamp::Stamp, stat_cache::StatCac
 use crate::{
     digest::Digest,
     patterns::Verdict,
-    tree::{Content, ContentOrigin, Device, Entry, Kind, Meta, TreePath, Xattrs},
+    tree::{Content, ContentOrigin, Device, Entry, Kind, Meta, TreePath, Whence, Xattrs},
 };
 
 const FEWEST: usize = 2;
@@ -53,16 +53,17 @@ pub(super) enum State {
 
 /// All that lies in or is `base`, sorted by path.
 pub(super) fn walk(
-    context: &Context,
+    whence: &Arc<Whence>,
     cache: &StatCache,
     base: &TreePath,
 ) -> Result<Vec<Found>, ContextError> {
+    let context = &whence.context;
     let verdict = context.verdict(base);
     if verdict.ignored && !context.inner.ignore.may_have_exceptions_below(base.as_bytes()) {
         return Ok(Vec::new());
     }
     let queue = Queue { folders: Vec::new(), busy: 0, failed: None };
-    let walk = Walk { context, cache, queue: Mutex::new(queue), wake: Condvar::new() };
+    let walk = Walk { whence, context, cache, queue: Mutex::new(queue), wake: Condvar::new() };
     let mut found = walk.start(base, verdict)?;
     if walk.lock().folders.is_empty() {
         return Ok(found);
@@ -110,6 +111,7 @@ fn without_empty_ignored(mut found: Vec<Found>) -> Vec<Found> {
 }
 
 struct Walk<'a> {
+    whence: &'a Arc<Whence>,
     context: &'a Context,
     cache: &'a StatCache,
     queue: Mutex<Queue>,
@@ -279,7 +281,7 @@ impl Walk<'_> {
         let mut state = State::Known;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let origin = ContentOrigin::Context(self.context.clone(), path.clone());
+                let origin = ContentOrigin::Context(Arc::clone(self.whence));
                 let is_trusted = trust.of(&stamp, self.context, path, near);
                 let digest = match self.cache.find(&stamp).filter(|_| is_trusted) {
                     Some(record) => {

@@ -5,7 +5,7 @@
 //!
 //! **Architecture invariant:** what is remembered was found in content whose digest was checked.
 
-use std::{fs::File, io::Read, mem, vec};
+use std::{io::Read, mem, vec};
 
 use fastcdc::v2020::FastCDC;
 use sha2::{Digest as _, Sha256};
@@ -14,7 +14,7 @@ use super::{LayerError, content};
 use crate::{
     digest::{Digest, Framed},
     store::Store,
-    tree::{Content, TreePath},
+    tree::{Content, Opened, TreePath},
 };
 
 /// The least and the most bytes of a chunk, and what most are near.
@@ -44,7 +44,7 @@ pub(super) struct Reading<'a> {
     store: &'a Store,
     path: &'a TreePath,
     content: &'a Content,
-    file: File,
+    file: Opened,
     whole: Sha256,
     /// What was read and not given yet.
     buffer: Vec<u8>,

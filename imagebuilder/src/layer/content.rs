@@ -3,12 +3,12 @@
 //! **Architecture invariant:** no byte of a file gets into a segment unless its filesystem says that
 //! it is unchanged, or its digest was computed again and is the same.
 
-use std::{fs::File, io, io::Read, os::unix::fs::FileExt};
+use std::{io, io::Read};
 
 use super::{LayerError, chunks::Chunk};
 use crate::{
     digest::Digest,
-    tree::{Content, Still, TreePath},
+    tree::{Content, Opened, Still, TreePath},
 };
 
 /// Adds the content of a file that is not large to `out`.
@@ -54,12 +54,12 @@ pub(super) fn append_chunk(
     check(path, content, &file, chunk.digest, &out[start..])
 }
 
-pub(super) fn open(path: &TreePath, content: &Content) -> Result<File, LayerError> {
-    content.open().map_err(|source| LayerError::Read { path: path.clone(), source })
+pub(super) fn open(path: &TreePath, content: &Content) -> Result<Opened, LayerError> {
+    content.open(path).map_err(|source| LayerError::Read { path: path.clone(), source })
 }
 
 /// Whether nothing is left to read.
-pub(super) fn is_at_end(path: &TreePath, file: &mut File) -> Result<bool, LayerError> {
+pub(super) fn is_at_end(path: &TreePath, file: &mut Opened) -> Result<bool, LayerError> {
     let count = file.read(&mut [0]).map_err(|err| failed(path, err))?;
     Ok(count == 0)
 }
@@ -71,7 +71,7 @@ pub(super) fn changed(path: &TreePath) -> LayerError {
 fn check(
     path: &TreePath,
     content: &Content,
-    file: &File,
+    file: &Opened,
     digest: Digest,
     bytes: &[u8],
 ) -> Result<(), LayerError> {

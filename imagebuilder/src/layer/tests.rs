@@ -14,7 +14,7 @@ use crate::{
     patterns::Ignore,
     rootfs::Rootfs,
     store::ObjectKind,
-    tree::{Content, ContentOrigin, Device, Entry, Kind, Meta},
+    tree::{Content, ContentOrigin, Device, Entry, InLayer, Kind, Meta},
 };
 
 fn job<'a>(store: &'a Store, progress: &'a mut dyn FnMut(u64)) -> Job<'a> {
@@ -513,8 +513,11 @@ fn large_files_are_cut_by_content() {
 
 #[test]
 fn sizes_that_ustar_cannot_hold_are_read_by_others() {
-    let content =
-        Content { digest: Digest::of(b""), size: (8 << 30) + 5, origin: ContentOrigin::Layer };
+    let content = Content {
+        digest: Digest::of(b""),
+        size: (8 << 30) + 5,
+        origin: ContentOrigin::Layer(InLayer::default()),
+    };
     let huge = entry(Kind::File(content));
     let bytes = header::header(&path("huge"), &huge);
     let mut archive = tar::Archive::new(bytes.as_slice());
