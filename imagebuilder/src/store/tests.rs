@@ -1,6 +1,7 @@
 //! The store as one or several processes use it.
 
 use super::{files::has_extension, *};
+use crate::digest::Blob;
 
 mod rare;
 
