@@ -36,7 +36,7 @@ impl Lazy {
     fn image_ls(&self) -> serde_json::Value {
         let listed = self.above.rbuild(["image", "ls", "--json"]).ok();
         let all: Vec<serde_json::Value> = serde_json::from_str(listed.line()).expect("JSON");
-        let is_lazy = |it: &&serde_json::Value| it["names"][0] == "lazy:1";
+        let is_lazy = |it: &&serde_json::Value| it["names"].to_string().contains("\"lazy:1\"");
         all.iter().find(is_lazy).expect("the image").clone()
     }
 
@@ -71,7 +71,8 @@ fn named(requests: Vec<String>, registry: &FakeRegistry) -> Vec<String> {
     let layers = layers(registry, "lazy/base").into_iter().enumerate();
     names.extend(layers.map(|(number, it)| (it, number.to_string())));
     let name = |line: String| {
-        let line = line.replace("/v2/lazy/base/", "");
+        // ECR has its blobs elsewhere.
+        let line = line.replace("/v2/lazy/base/", "").replace(" 307", " 200");
         names.iter().fold(line, |line, (digest, name)| line.replace(digest, name))
     };
     requests.into_iter().map(name).collect()
@@ -87,7 +88,12 @@ fn a_base_is_asked_for_what_is_needed_of_it_and_once() {
         let [base, name] = ["lazy/base:1", "lazy/above:1"].map(|it| peer.image(it));
         build(&below, &base);
         push(&below, &base);
-        let from = |before: usize| peer.requests("lazy/base").split_off(before);
+        // That a credential is wanted is said once a process.
+        let from = |before: usize| {
+            let mut requests = peer.requests("lazy/base").split_off(before);
+            requests.retain(|it| !it.ends_with(" 401"));
+            requests
+        };
         let check = |dockerfile: &str, want: &[&str]| {
             above.write("ctx/Dockerfile", dockerfile.replace("BASE", &base));
             let before = peer.requests("lazy/base").len();

@@ -173,7 +173,7 @@ async fn what_was_read_and_was_wrong_is_an_error_at_the_end() {
     let mut wrong = LARGE.to_vec();
     wrong[5] ^= 1;
     let server = Scripted::start();
-    server.on(&get(&LARGE), [say(200, wrong), say(200, LARGE)]);
+    server.on(&get(&LARGE), [say(200, wrong), say(200, LARGE.as_slice())]);
     let error = read(&server, &["x"], &LARGE).await.unwrap_err();
     let error = error.downcast::<RegistryError>().unwrap();
     assert!(matches!(error, RegistryError::DigestMismatch { .. }), "{error:?}");
@@ -181,9 +181,9 @@ async fn what_was_read_and_was_wrong_is_an_error_at_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_goes_away_ends_the_download() {
-    static LARGE: [u8; 64 << 20] = [7; 64 << 20];
+    static LARGE: [u8; 16 << 20] = [7; 16 << 20];
     // One that is not read, and one of which nothing comes.
-    for said in [say(200, LARGE), say(200, "").announced(12)] {
+    for said in [say(200, LARGE.as_slice()), say(200, "").announced(12)] {
         let server = Scripted::start();
         server.on(&get(&LARGE), [said]);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
