@@ -124,3 +124,55 @@ fn ecr_may_ask_to_slow_down() {
     assert_eq!((digest_of(pushed.line()), aws.registry.faults_left()), (built, 0));
     aws.registry.assert_was_asked_rightly();
 }
+
+#[test]
+fn ecr_gets_the_repository_that_it_lacks() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/team/shop:1");
+    let built = build(&sandbox, &name);
+    aws.rbuild(&sandbox, &["image", "push", &name]).go().fails(2, &["--create-repository"]);
+    let args = [
+        "image",
+        "push",
+        "--create-repository",
+        "--repository-scan-on-push",
+        "--repository-encryption",
+        "KMS:alias/images",
+        "--repository-immutable",
+        &name,
+    ];
+    let pushed = aws.rbuild(&sandbox, &args).ok();
+    assert_eq!(digest_of(pushed.line()), built);
+    let calls = aws.registry.calls();
+    let created: Vec<_> = calls.iter().filter(|(call, _)| call == "CreateRepository").collect();
+    let [(_, input)] = &created[..] else { panic!("one call: {calls:?}") };
+    assert_eq!(input["repositoryName"], "team/shop");
+    assert_eq!(input["imageScanningConfiguration"]["scanOnPush"], true);
+    assert_eq!(input["imageTagMutability"], "IMMUTABLE");
+    let encryption = &input["encryptionConfiguration"];
+    assert_eq!(
+        (&encryption["encryptionType"], &encryption["kmsKey"]),
+        (&"KMS".into(), &"alias/images".into())
+    );
+    // It is there now, and that is no error.
+    assert_eq!(digest_of(aws.rbuild(&sandbox, &args).ok().line()), built);
+    aws.registry.assert_was_asked_rightly();
+    aws.registry.assert_is_whole();
+}
+
+#[test]
+fn ecr_keeps_a_tag_and_the_same_image_is_no_error() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    aws.registry.create_repository("shop");
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/shop:1");
+    let first = build(&sandbox, &name);
+    let push = || aws.rbuild(&sandbox, &["image", "push", "--ignore-immutable", &name]);
+    assert_eq!(digest_of(push().ok().line()), first);
+    assert_eq!(digest_of(push().ok().line()), first);
+    sandbox.write("ctx/hello", "other\n");
+    assert_ne!(build(&sandbox, &name), first);
+    push().go().fails(2, &["immutable"]);
+    assert_eq!(aws.registry.tags("shop"), [("1".to_owned(), first)]);
+}

@@ -10,7 +10,7 @@ use std::{
 use rbuild_tests::{
     FakeRegistry, Finished, Run, Sandbox,
     fake_registry::{
-        Anonymous, Bearer, Door, Fault, Settings,
+        Anonymous, Bearer, Door, Fault, Quirk, Settings,
         fault::Trouble::{
             self, Corrupt, Cut, LyingLength, Mute, Slow, Stall, Truncate, WrongDigest,
         },
@@ -166,7 +166,10 @@ fn a_push_that_arrives_as_something_else_is_no_push() {
             faults.push(Fault::new("PUT", path, trouble.clone()));
         }
     }
-    side_by_side(check_push, Truth, faults);
+    side_by_side(check_push, Success, faults);
+    let lasting = [Corrupt(5), WrongDigest]
+        .map(|trouble| Fault::new("PUT", "/blobs/uploads/", trouble).times(1000));
+    side_by_side(check_push, Error(3), lasting.into());
 }
 
 #[test]
@@ -227,7 +230,7 @@ fn a_pull_of_something_else_is_no_pull() {
     for trouble in [Corrupt(1024 * KIB), Truncate(1024 * KIB)] {
         faults.push(Fault::new("GET", "/blobs/", trouble).after(1));
     }
-    side_by_side(check_pull, Truth, faults);
+    side_by_side(check_pull, Success, faults);
 }
 
 #[test]
@@ -247,6 +250,40 @@ fn a_pull_does_not_go_on_for_ever() {
     }
     side_by_side(check_pull, Error(3), faults);
     assert!(begin.elapsed() < ENOUGH);
+}
+
+#[test]
+fn a_download_goes_on_where_it_was_cut() {
+    let mib = 1024 * 1024;
+    for quirks in [vec![], vec![Quirk::RedirectsBlobs]] {
+        let registry = FakeRegistry::with(Settings::with(quirks));
+        let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+        let name = registry.image("x:1");
+        let built = build(&from, &name);
+        push(&from, &name);
+        let large = registry.blobs("x").into_iter();
+        let large = large.max_by_key(|it| registry.blob(it).metadata().unwrap().len()).unwrap();
+        for _ in 0..2 {
+            registry.inject(Fault::new("GET", &large, Trouble::Cut(mib)));
+        }
+        if registry.log().contains(" 307 ") {
+            registry.heal();
+            registry.inject(Fault::new("GET", "/storage/", Trouble::Cut(mib)).after(1));
+        }
+        let pulled = to.rbuild(["image", "pull", &name]).ok();
+        assert_eq!(digest_of(pulled.line()), built);
+        let asked = registry.asked();
+        let parts = asked.iter().filter(|it| it.status == 206);
+        assert!(parts.clone().all(|it| it.header("range").is_some()));
+        assert!(1 <= parts.count(), "{}", registry.log());
+        let size = registry.blob(&large).metadata().unwrap().len();
+        let gets = asked.iter().filter(|it| it.method == "GET" && it.path.contains(&large));
+        let sent: u64 = gets.filter(|it| it.status != 307).map(|it| it.sent).sum();
+        // What was under way when the connection ended may come again.
+        assert!(sent <= size + mib, "{sent} of {size}: {}", registry.log());
+        assert_eq!(saved(&from, &name), saved(&to, &name));
+        registry.assert_was_asked_rightly();
+    }
 }
 
 /// Tokens end once, at each request in turn.
@@ -271,14 +308,13 @@ fn tokens_may_end_half_way() {
     }
 }
 
-/// It takes the program's patience, a minute and more, so that the short version of this is that of
-/// `registry::tests`, whose clock runs ahead.
+/// The long version has the patience of the program, a minute and more.
 #[test]
 fn what_stalls_is_given_up() {
-    if !is_soak() {
-        return;
-    }
-    let limit = Duration::from_mins(5);
+    let (patience, limit) = match is_soak() {
+        true => ("60", Duration::from_mins(8)),
+        false => ("1", ENOUGH),
+    };
     let check = |verb: &str, fault: Fault| {
         let registry = FakeRegistry::start();
         let (from, to) = (sandbox_with_layers(), sandbox(&[]));
@@ -289,7 +325,8 @@ fn what_stalls_is_given_up() {
         }
         registry.inject(fault);
         let sandbox = if verb == "pull" { &to } else { &from };
-        let run = sandbox.rbuild(["image", verb, &name]).within(limit).start();
+        let run = sandbox.rbuild(["image", verb, &name]).env("RBUILD_REGISTRY_TIMEOUT", patience);
+        let run = run.within(limit).start();
         (registry, [from, to], run, built)
     };
     let all = [

@@ -99,7 +99,7 @@ pub(crate) fn saved(sandbox: &Sandbox, name: &str) -> BTreeMap<String, Vec<u8>> 
     blobs
 }
 
-fn blobs(layout: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn blobs(layout: &Path) -> BTreeMap<String, Vec<u8>> {
     store::assert_every_blob_is_whole(layout);
     let files = store::files(&store::blobs(layout)).into_iter();
     let named = files.map(|path| {

@@ -12,12 +12,12 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
 };
 
 use reqwest::Method;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, task::block_in_place};
 
 use super::{Client, RegistryError, agree, error::Call};
 use crate::{
@@ -42,22 +42,18 @@ pub struct Reading {
 }
 
 impl Client {
-    /// Downloads a blob on `runtime` as it is read: from the first of `repositories` that has it.
+    /// Downloads a blob on `runtime`, which must have several threads, as it is read: from the first of `repositories` that has it.
     /// Where one stops, the next goes on.
     pub fn read_blob(&self, repositories: &[Repository], blob: Blob, runtime: &Handle) -> Reading {
         let (sender, pieces) = sync_channel(WAITING);
         let (reader, gone) = oneshot::channel();
         let (client, repositories) = (self.clone(), repositories.to_vec());
-        let handle = runtime.clone();
-        // On a thread of its own: it waits where the reader does not keep up.
-        runtime.spawn_blocking(move || {
-            handle.block_on(async {
-                tokio::select! {
-                    biased;
-                    _ = gone => {}
-                    () = client.give_blob(&repositories, blob, sender) => {}
-                }
-            });
+        runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = gone => {}
+                () = client.give_blob(&repositories, blob, sender) => {}
+            }
         });
         Reading { pieces, piece: io::Cursor::default(), is_whole: false, _reader: reader }
     }
@@ -70,7 +66,9 @@ impl Client {
             match self.pull_blob(repository, blob, open, &|_| ()).await {
                 Ok(_) => {
                     let ended = self.end_blob(repository, blob, &given);
-                    let _ = sender.send(ended.map(|()| Vec::new()).map_err(io::Error::other));
+                    let last = ended.map(|()| Vec::new()).map_err(io::Error::other);
+                    // Nobody may read on.
+                    let _ = block_in_place(|| sender.send(last));
                     return;
                 }
                 // Nobody reads on.
@@ -79,7 +77,8 @@ impl Client {
             }
         }
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "no repository has it");
-        let _ = sender.send(Err(failure.map_or_else(unknown, io::Error::other)));
+        let last = Err(failure.map_or_else(unknown, io::Error::other));
+        let _ = block_in_place(|| sender.send(last));
     }
 
     /// Gives what was held back, if all is right.
@@ -130,7 +129,14 @@ impl Given {
         if piece.is_empty() {
             return Ok(());
         }
-        self.sender.send(Ok(piece)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        let sent = match self.sender.try_send(Ok(piece)) {
+            // The reader does not keep up; other downloads go on meanwhile.
+            Err(TrySendError::Full(piece)) => {
+                block_in_place(|| self.sender.send(piece)).map_err(drop)
+            }
+            sent => sent.map_err(drop),
+        };
+        sent.map_err(|()| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Mounts, resumed downloads, streamed uploads, mirrors, and logins, against a registry that says
 //! what it is told.
 
+use tokio::runtime::Handle;
+
 use super::*;
 
 const DATA: &[u8] = b"hello, world";
@@ -87,13 +89,15 @@ async fn a_cut_download_goes_on_where_it_ended() {
         )
         .await;
     }
-    // Wrong from the start is wrong.
+    // Wrong as often as it is asked for is wrong.
+    let wrong = say(200, "hello, wurld");
     check_pull(
-        &[cut, say(206, ", wurld"), say(200, "hello, wurld")],
+        &[cut, say(206, ", wurld"), wrong.clone(), wrong],
         expect![[r#"
             content has digest sha256:61f8e9bda89f00951fd271f37966b2ae7a07b4b06135cc4a2c74b86ddaa43358 in place of DIGEST (GET http://REGISTRY/v2/x/blobs/DIGEST)
             all
             bytes=5-
+            all
             all
         "#]],
     )
@@ -114,6 +118,83 @@ async fn a_download_that_goes_on_keeps_its_writer() {
     let pulled = client(&[]).pull_blob(&repository, blob(DATA), open, &quiet).await;
     assert_eq!(pulled.unwrap(), DATA);
     assert_eq!(opened.into_inner(), 1);
+}
+
+/// Reads a blob from repositories of these names, in order.
+async fn read(server: &Scripted, names: &[&str], content: &'static [u8]) -> io::Result<Vec<u8>> {
+    let repositories: Vec<Repository> =
+        names.iter().map(|it| reference(server, it).repository().clone()).collect();
+    let client = client(&[]);
+    let mut reading = client.read_blob(&repositories, blob(content), &Handle::current());
+    let all = move || {
+        let mut all = Vec::new();
+        reading.read_to_end(&mut all).map(|_| all)
+    };
+    tokio::task::spawn_blocking(all).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_while_it_comes_is_right_or_an_error() {
+    let cut = || say(200, "hello").announced(12);
+    let wrong = || say(200, "hello, wurld");
+    for (x, y, want) in [
+        (vec![say(200, DATA)], vec![], Ok(DATA)),
+        (vec![cut(), say(206, ", world")], vec![], Ok(DATA)),
+        (vec![cut(), say(200, DATA)], vec![], Ok(DATA)),
+        (vec![wrong(), say(200, DATA)], vec![], Ok(DATA)),
+        // The next repository goes on where the first has ended.
+        (vec![say(404, "")], vec![say(200, DATA)], Ok(DATA)),
+        (vec![cut(), say(404, ""), say(404, "")], vec![say(200, DATA)], Ok(DATA)),
+        (vec![wrong(); 3], vec![say(200, DATA)], Ok(DATA)),
+        (vec![say(404, "")], vec![say(404, "")], Err("NotFound")),
+        // The graver error is told.
+        (vec![say(403, "")], vec![say(404, "")], Err("Denied")),
+        (vec![wrong(); 3], vec![wrong(); 3], Err("DigestMismatch")),
+    ] {
+        let server = Scripted::start();
+        server.on(&get(DATA), x.clone());
+        server.on(&get(DATA).replace("/x/", "/y/"), y.clone());
+        let read = read(&server, &["x", "y"], DATA).await;
+        match want {
+            Ok(content) => assert_eq!(read.unwrap(), content, "{x:?} {y:?}"),
+            Err(want) => {
+                let error = read.unwrap_err().downcast::<RegistryError>().unwrap();
+                assert!(format!("{error:?}").starts_with(want), "{error:?}");
+            }
+        }
+    }
+    let nowhere = read(&Scripted::start(), &[], DATA).await.unwrap_err();
+    assert_eq!(nowhere.kind(), io::ErrorKind::NotFound);
+}
+
+/// What was given cannot be taken back: that it was wrong is told when the rest is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_and_was_wrong_is_an_error_at_the_end() {
+    static LARGE: [u8; 8 << 20] = [7; 8 << 20];
+    let mut wrong = LARGE.to_vec();
+    wrong[5] ^= 1;
+    let server = Scripted::start();
+    server.on(&get(&LARGE), [say(200, wrong), say(200, LARGE.as_slice())]);
+    let error = read(&server, &["x"], &LARGE).await.unwrap_err();
+    let error = error.downcast::<RegistryError>().unwrap();
+    assert!(matches!(error, RegistryError::DigestMismatch { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_ends_the_download() {
+    static LARGE: [u8; 16 << 20] = [7; 16 << 20];
+    // One that is not read, and one of which nothing comes.
+    for said in [say(200, LARGE.as_slice()), say(200, "").announced(12)] {
+        let server = Scripted::start();
+        server.on(&get(&LARGE), [said]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let repository = [reference(&server, "x").repository().clone()];
+        let reading = client(&[]).read_blob(&repository, blob(&LARGE), runtime.handle());
+        drop(reading);
+        // It waits for the thread on which the blob comes.
+        let ended = tokio::task::spawn_blocking(move || drop(runtime));
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap();
+    }
 }
 
 async fn mount(server: &Scripted, from: &[&str], passwords: &[&'static str]) -> String {
