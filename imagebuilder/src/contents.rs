@@ -36,6 +36,8 @@ mod wire;
 const MAGIC: &[u8; 8] = b"rbtoc001";
 /// The most bytes of a table.
 const LARGEST: usize = 64 << 20;
+/// More than the headers of a member have beside names and attributes, and what fills its blocks.
+const LARGEST_HEADER: u64 = 8 << 10;
 /// The largest file whose bytes are kept.
 const LARGEST_KEPT: u64 = 1 << 20;
 /// The files whose bytes are kept, since owners are looked up in them.
@@ -139,12 +141,34 @@ impl Contents {
         &self.0
     }
 
+    /// More bytes than the tar stream of a layer has that was written from these items.
+    pub(crate) fn most_unpacked(&self) -> u64 {
+        let items = self.items().filter_map(Result::ok);
+        items.map(|it| it.most_unpacked()).fold(0, u64::saturating_add)
+    }
+
     /// What the layer removes, and then what it has.
     pub fn items(&self) -> impl Iterator<Item = Result<Item, Damaged>> {
         let rest = &self.0[MAGIC.len() + 8..];
         let (size, parts) = rest.split_first_chunk().unwrap_or((&[0; 4], &[]));
         let (removed, here) = parts.split_at(u32::from_le_bytes(*size) as usize);
         Items::new(removed).chain(Items::new(here))
+    }
+}
+
+impl Item {
+    fn most_unpacked(&self) -> u64 {
+        let What::Here { kind, meta, .. } = &self.what else { return LARGEST_HEADER };
+        let (content, link) = match kind {
+            Kind::File(content) => (content.size, 0),
+            Kind::Symlink(target) => (0, target.len()),
+            Kind::Hardlink(target) => (0, target.as_bytes().len()),
+            _ => (0, 0),
+        };
+        let named = |(name, value): (&Vec<u8>, &Vec<u8>)| name.len() + value.len() + 64;
+        let records =
+            self.path.as_bytes().len() + link + meta.xattrs.iter().map(named).sum::<usize>();
+        content.saturating_add(LARGEST_HEADER + records as u64)
     }
 }
 

@@ -73,8 +73,8 @@ impl<'a> Layers<'a> {
         if let Some(contents) = known.and_then(Contents::parse) {
             return Ok(contents);
         }
-        let made = self.unpack(layer).and_then(|stream| {
-            let made = Contents::of_stream(stream, limit(layer));
+        let made = self.unpack(layer, 0).and_then(|stream| {
+            let made = Contents::of_stream(stream, most(layer.size));
             let (contents, found) = made.map_err(|err| RootfsError::contents(layer, err))?;
             check(layer, found)?;
             Ok(contents)
@@ -84,6 +84,14 @@ impl<'a> Layers<'a> {
         Ok(contents)
     }
 
+    /// What a layer unpacks to at most, as its table says: nothing if there is none.
+    ///
+    /// Zeros shrink to less than a hundredth, and a layer that was made here may be full of them.
+    fn known_size(&self, layer: &Layer) -> Result<u64, StoreError> {
+        let known = self.store.object(ObjectKind::Contents, layer.diff_id)?;
+        Ok(known.and_then(Contents::parse).map_or(0, |it| it.most_unpacked()))
+    }
+
     /// Calls `each` for every member of a layer. What it was given is to be used only if all went
     /// well: the layer is verified at its end.
     pub(crate) fn for_each_member(
@@ -91,12 +99,13 @@ impl<'a> Layers<'a> {
         layer: &Layer,
         each: Each<'_, RootfsError>,
     ) -> Result<(), RootfsError> {
-        let read = self.unpack(layer).and_then(|stream| {
+        let known = self.known_size(layer)?;
+        let limit = most(layer.size).max(known);
+        let read = self.unpack(layer, known).and_then(|stream| {
             let mut stream = crate::contents::Hashed::new(stream);
-            let read =
-                members::for_each::<Within>(&mut stream, limit(layer), &mut |member, content| {
-                    each(member, content).map_err(Within::Each)
-                });
+            let read = members::for_each::<Within>(&mut stream, limit, &mut |member, content| {
+                each(member, content).map_err(Within::Each)
+            });
             read.map_err(|err| match err {
                 Within::Members(err) => RootfsError::members(layer, err),
                 Within::Each(err) => err,
@@ -114,8 +123,9 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Opens a layer as an uncompressed stream.
-    fn unpack(&self, layer: &Layer) -> Result<Box<dyn Read + 'a>, RootfsError> {
+    /// Opens a layer as an uncompressed stream, which may have `known` bytes however few it is
+    /// made of.
+    fn unpack(&self, layer: &Layer, known: u64) -> Result<Box<dyn Read + 'a>, RootfsError> {
         let Some(said) = Compression::of(&layer.media_type) else {
             let what = match is_foreign(&layer.media_type) {
                 true => "a media type of what must not be distributed",
@@ -141,7 +151,7 @@ impl<'a> Layers<'a> {
                 Box::new(decoder)
             }
         };
-        Ok(Box::new(Bounded { inner, packed, unpacked: 0 }))
+        Ok(Box::new(Bounded { inner, packed, unpacked: 0, known }))
     }
 
     /// Opens a layer's blob: content that is not what its digest says is an error at the end.
@@ -184,13 +194,14 @@ struct Bounded<R> {
     inner: R,
     packed: Rc<Cell<u64>>,
     unpacked: u64,
+    known: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.unpacked += count as u64;
-        match self.unpacked <= most(self.packed.get()) {
+        match self.unpacked <= most(self.packed.get()).max(self.known) {
             true => Ok(count),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, members::TOO_LARGE)),
         }
@@ -209,11 +220,7 @@ impl From<MembersError> for Within {
     }
 }
 
-/// The most bytes that a layer may unpack to.
-fn limit(layer: &Layer) -> u64 {
-    most(layer.size)
-}
-
+/// The most bytes that so many may unpack to.
 fn most(packed: u64) -> u64 {
     packed.saturating_mul(MOST_EXPANSION).saturating_add(SMALLEST_LIMIT)
 }

@@ -25,6 +25,8 @@ pub(super) struct Entries<'a, R> {
     left: u64,
     /// Bytes that fill the content's last block.
     padding: u64,
+    /// Whether it is known to be a tar.
+    is_tar: bool,
 }
 
 /// An entry, as its headers tell it.
@@ -52,7 +54,7 @@ struct Extensions {
 impl<'a, R: Read> Entries<'a, R> {
     /// The entries of a stream; `path` is its name in errors.
     pub(super) fn new(stream: R, path: &'a Path) -> Self {
-        Self { stream, path, left: 0, padding: 0 }
+        Self { stream, path, left: 0, padding: 0, is_tar: false }
     }
 
     /// The stream, after the last entry that was read.
@@ -104,6 +106,7 @@ impl<'a, R: Read> Entries<'a, R> {
             match self.stream.read(&mut bytes[filled..]) {
                 // A tar that was cut between two entries, or that has no end, as some write it.
                 Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) if !self.is_tar => return Err(self.no_archive()),
                 Ok(0) => {
                     return Err(failed("read", self.path)(io::ErrorKind::UnexpectedEof.into()));
                 }
@@ -116,9 +119,16 @@ impl<'a, R: Read> Entries<'a, R> {
             return Ok(None);
         }
         match header.cksum() {
-            Ok(sum) if sum == checksum(&header) => Ok(Some(header)),
-            _ => Err(LayoutError::NoArchive { path: self.path.to_owned() }),
+            Ok(sum) if sum == checksum(&header) => {
+                self.is_tar = true;
+                Ok(Some(header))
+            }
+            _ => Err(self.no_archive()),
         }
+    }
+
+    fn no_archive(&self) -> LayoutError {
+        LayoutError::NoArchive { path: self.path.to_owned() }
     }
 
     /// Passes over what is left of the last entry, which must be there.

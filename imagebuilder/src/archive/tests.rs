@@ -364,6 +364,10 @@ fn a_stream_that_is_no_tar_or_ends_early_is_refused() {
         let got = unpacked(bytes, LIMITS);
         assert!(got.contains("x.tar"), "{got}");
     }
+    assert_eq!(
+        unpacked(b"FROM scratch\n", LIMITS),
+        "`x.tar` is neither an OCI layout nor a docker archive"
+    );
     let tar = tar_of(&old_docker());
     for end in [100, 600, 1024 + 5, tar.len() / 2] {
         assert!(load(&tar[..end]).is_err(), "cut at {end}");

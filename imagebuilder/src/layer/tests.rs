@@ -10,6 +10,7 @@ use std::{
 
 use super::*;
 use crate::{
+    contents::Contents,
     context::Context,
     patterns::Ignore,
     rootfs::Rootfs,
@@ -82,6 +83,11 @@ fn what_was_written_is_read_again() {
     let mut read = 0;
     let layer = write(&tree, &mut job(&store, &mut |count| read += count)).unwrap();
     assert_eq!(read, tree.size());
+    let mut tar = Vec::new();
+    let blob = store.open_blob(layer.digest).unwrap();
+    flate2::read::GzDecoder::new(blob).read_to_end(&mut tar).unwrap();
+    let table = Contents::of_tree(&tree).unwrap();
+    assert!(tar.len() as u64 <= table.most_unpacked(), "{} bytes", tar.len());
     let again = Rootfs::read(&store, &[layer]).unwrap();
     let mut count = 0;
     for (path, entry) in tree.entries() {

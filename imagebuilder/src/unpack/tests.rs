@@ -7,6 +7,7 @@ use crate::{
     digest::Digest,
     image::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD},
     rootfs::Rootfs,
+    tree,
 };
 
 fn tar(name: &str, data: &[u8]) -> Vec<u8> {
@@ -122,9 +123,29 @@ fn what_unpacks_to_too_much_is_refused() {
     assert_eq!(super::most(10), most(10));
     assert_eq!(super::most(u64::MAX), u64::MAX);
     let packed = Rc::new(Cell::new(10));
-    let mut bounded = Bounded { inner: io::repeat(0), packed, unpacked: most(10) - 5 };
-    assert!(bounded.read_exact(&mut [0; 5]).is_ok());
-    assert_eq!(bounded.read_exact(&mut [0; 1]).unwrap_err().to_string(), members::TOO_LARGE);
+    for (known, more) in [(0, 5), (most(10) + 2, 7)] {
+        let (inner, packed) = (io::repeat(0), packed.clone());
+        let mut bounded = Bounded { inner, packed, unpacked: most(10) - 5, known };
+        assert!(bounded.read_exact(&mut vec![0; more]).is_ok());
+        assert_eq!(bounded.read_exact(&mut [0; 1]).unwrap_err().to_string(), members::TOO_LARGE);
+    }
+}
+
+/// A layer that was made here has a table before it is read, and may be full of zeros.
+#[test]
+fn what_the_table_of_a_layer_says_is_not_too_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (digest, size) = (Digest::of(b""), 5 << 30);
+    let content = tree::Content { digest, size, origin: tree::ContentOrigin::Layer };
+    let entry = tree::Entry { kind: tree::Kind::File(content), meta: tree::Meta::default() };
+    let path = tree::TreePath::parse(b"zeros").unwrap();
+    let table = Contents::of_tree(&[(path, entry.into())].into_iter().collect()).unwrap();
+    let layer = Layer { media_type: OCI_LAYER.into(), digest, size: 0, diff_id: digest };
+    let layers = Layers { store: &store, remote: None };
+    assert_eq!(layers.known_size(&layer).unwrap(), 0);
+    store.add_object(ObjectKind::Contents, digest, table.as_bytes()).unwrap();
+    assert!(size < layers.known_size(&layer).unwrap());
 }
 
 /// Layers that lie elsewhere.
