@@ -97,11 +97,7 @@ fn read_file(
 }
 
 /// Reads a file from its beginning to its end; none if it is changed meanwhile.
-fn attempt(
-    context: &Context,
-    mut file: File,
-    buffer: &mut [u8],
-) -> io::Result<Option<Outcome>> {
+fn attempt(context: &Context, mut file: File, buffer: &mut [u8]) -> io::Result<Option<Outcome>> {
     // The clock comes first: what is changed after it must get another ctime.
     let clock = context.inner.clock.now();
     let before = Stamp::of(&fstat(&file)?);

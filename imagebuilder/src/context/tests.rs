@@ -203,7 +203,10 @@ fn other_filesystems_are_read_each_time() {
         let tree = context.read(&path("kernel/ostype")).unwrap();
         assert_eq!(contents(&tree), digests(&["Linux\n"]));
         let Kind::File(file) = &tree.get(&path("kernel/ostype")).unwrap().kind else { panic!() };
-        assert_eq!(file.still(&file.open(&path("kernel/ostype")).unwrap()).unwrap(), Still::Unknown);
+        assert_eq!(
+            file.still(&file.open(&path("kernel/ostype")).unwrap()).unwrap(),
+            Still::Unknown
+        );
     }
 }
 

@@ -79,20 +79,21 @@ impl<'j, 'a> Assembly<'j, 'a> {
     }
 
     /// Takes the next segment.
-    pub(super) fn take(&mut self, made: Made) -> Result<(), LayerError> {
+    pub(super) fn take(&mut self, made: &Made) -> Result<(), LayerError> {
         let Made { key, tar, crc, contents, object, origin } = made;
-        if origin == Origin::New {
-            self.job.store.add_object(ObjectKind::Segment, key, &object)?;
+        let key = *key;
+        if *origin == Origin::New {
+            self.job.store.add_object(ObjectKind::Segment, key, object)?;
             self.begin_upload()?;
         }
         let bytes = &object[SKIP as usize..];
-        self.streams.tar.update(&tar);
-        self.streams.crc = combine(self.streams.crc, crc, tar.len() as u64);
+        self.streams.tar.update(tar);
+        self.streams.crc = combine(self.streams.crc, *crc, tar.len() as u64);
         self.put(bytes);
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.parts.push(Part::Segment { key, skip: SKIP, size });
         self.marks.push(Mark::new(key, &self.streams));
-        (self.job.progress)(contents);
+        (self.job.progress)(*contents);
         Ok(())
     }
 

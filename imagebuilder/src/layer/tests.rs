@@ -497,8 +497,11 @@ fn large_files_are_cut_by_content() {
 
 #[test]
 fn sizes_that_ustar_cannot_hold_are_read_by_others() {
-    let content =
-        Content { digest: Digest::of(b""), size: (8 << 30) + 5, origin: ContentOrigin::Layer(InLayer::default()) };
+    let content = Content {
+        digest: Digest::of(b""),
+        size: (8 << 30) + 5,
+        origin: ContentOrigin::Layer(InLayer::default()),
+    };
     let huge = entry(Kind::File(content));
     let bytes = header::header(&path("huge"), &huge);
     let mut archive = tar::Archive::new(bytes.as_slice());
