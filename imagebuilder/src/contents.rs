@@ -121,9 +121,11 @@ impl Contents {
     /// are such is seen when they are read.
     pub fn of_parts(removed: &[u8], here: &[u8]) -> Self {
         let size = u32::try_from(removed.len()).unwrap_or(u32::MAX).to_le_bytes();
-        let rest = [size.as_slice(), removed, here].concat();
-        let sum = xxh3_64(&rest).to_le_bytes();
-        Self([MAGIC.as_slice(), &sum, &rest].concat())
+        // Once in memory: tables may be large.
+        let mut table = [MAGIC.as_slice(), &[0; 8], &size, removed, here].concat();
+        let (head, rest) = table.split_at_mut(MAGIC.len() + 8);
+        head[MAGIC.len()..].copy_from_slice(&xxh3_64(rest).to_le_bytes());
+        Self(table)
     }
 
     /// A table as it was kept; none if it is of another format, or damaged.

@@ -136,7 +136,7 @@ fn write_on(threads: usize, tree: &Tree, job: &mut Job<'_>) -> Result<Layer, Lay
     let mut layer = Assembly::new(job)?;
     if let Some(first) = layer.take_known(&mut planner)? {
         let back_end = options.compression.back_end();
-        let mut take = |made| layer.take(made);
+        let mut take = |made: &segments::Made| layer.take(made);
         segments::make((store, reuse), back_end, threads, first, &mut planner, &mut take)?;
     }
     layer.finish()

@@ -23,7 +23,7 @@ use crate::{
     image::{Compression, Layer},
     members::MembersError,
     store::{Store, StoreError},
-    tree::{ContentOrigin, Entry, InLayer, Kind, Meta, PathError, Tree, TreePath},
+    tree::{Content, ContentOrigin, Entry, InLayer, Kind, Meta, PathError, Tree, TreePath},
     unpack::{Layers, RemoteError},
 };
 
@@ -43,6 +43,8 @@ pub struct Rootfs {
     /// Files whose content is known: those that tell users and groups.
     kept: BTreeMap<InLayer, Vec<u8>>,
     layers: Vec<Layer>,
+    /// Files that are neither here, nor below, nor on the way, are left out.
+    near: Option<TreePath>,
     /// About what the tree has in memory.
     memory: usize,
     /// Components that were followed on the way to what lies behind links.
@@ -206,6 +208,28 @@ impl Rootfs {
         Ok(rootfs)
     }
 
+    /// As [`Rootfs::read_from`], without the files that say nothing of what `path` is, what lies
+    /// below, and what is on the way: those of a large base are not all in memory at once.
+    pub fn read_near(
+        from: Layers<'_>,
+        layers: &[Layer],
+        path: &TreePath,
+    ) -> Result<Self, RootfsError> {
+        let mut near = path.clone();
+        loop {
+            let mut rootfs = Self { near: Some(near.clone()), ..Self::default() };
+            for layer in layers {
+                rootfs.lay(&from.contents(layer)?, layer)?;
+            }
+            // Links and folders are all there: where it leads to is the same the next time.
+            let resolved = rootfs.resolve(path, true)?;
+            if resolved == near {
+                return Ok(rootfs);
+            }
+            near = resolved;
+        }
+    }
+
     /// Adds a layer that was just written from `tree`.
     pub fn push(&mut self, tree: &Tree, layer: &Layer) -> Result<(), RootfsError> {
         let contents = Contents::of_tree(tree).map_err(|err| RootfsError::contents(layer, err))?;
@@ -261,11 +285,22 @@ impl Rootfs {
             }
             _ => entry,
         };
+        if self.is_left_out(&path, &entry) {
+            // What it replaces is gone all the same.
+            self.tree.remove(&path);
+            return Ok(());
+        }
         let replaces_folder = self.tree.get(&path).is_some_and(Entry::is_folder);
         if replaces_folder && !entry.is_folder() {
             self.tree.remove_below(&path);
         }
         self.insert(path, entry, layer)
+    }
+
+    fn is_left_out(&self, path: &TreePath, entry: &Entry) -> bool {
+        let is_near =
+            |near: &TreePath| path.relative_to(near).is_some() || near.relative_to(path).is_some();
+        matches!(entry.kind, Kind::File(_)) && !self.near.as_ref().is_none_or(is_near)
     }
 
     fn insert(&mut self, path: TreePath, entry: Entry, layer: &Layer) -> Result<(), RootfsError> {
@@ -401,6 +436,12 @@ impl Rootfs {
         let landed = self.landing(target.clone(), layer)?;
         match self.tree.get(&landed) {
             Some(found) if !found.is_folder() => Ok(found.kind.clone()),
+            // A file that was left out.
+            None if self.near.is_some() => Ok(Kind::File(Content {
+                digest: Digest::of(b""),
+                size: 0,
+                origin: ContentOrigin::Layer(InLayer::default()),
+            })),
             _ => Err(RootfsError::Link { layer: layer.digest, path: path.clone(), target }),
         }
     }

@@ -293,13 +293,10 @@ impl Stage {
             self.reuse(done, emit);
             return Ok(());
         }
-        self.read_rootfs(inputs)?;
-        let owner = match user.as_str() {
-            "" => None,
-            user => Some(owner::resolve(user, self.rootfs(), inputs.found())?),
-        };
+        let owner = self.owner(inputs, Some(&user).filter(|it| !it.is_empty()))?;
         let rules = self.rules(inputs, owner, None)?;
-        let tree = copy::make_folder(&path, self.rootfs(), rules)?;
+        let near = self.near(inputs, &path)?;
+        let tree = copy::make_folder(&path, near.as_ref().unwrap_or(self.rootfs()), rules)?;
         self.write(inputs, tree, &[key], emit)
     }
 
@@ -408,14 +405,11 @@ impl Stage {
         job: &Job,
         found: Vec<sources::Found>,
     ) -> Result<Tree, BuildErrorKind> {
-        self.read_rootfs(inputs)?;
-        let rootfs = self.rootfs();
-        let owner = match &job.chown {
-            Some(text) => Some(owner::resolve(text, rootfs, inputs.found())?),
-            None => None,
-        };
-        let sources = found.into_iter().map(sources::Found::into_source).collect();
+        let owner = self.owner(inputs, job.chown.as_ref())?;
         let rules = self.rules(inputs, owner, job.mode)?;
+        let near = self.near(inputs, &job.destination.path)?;
+        let rootfs = near.as_ref().unwrap_or(self.rootfs());
+        let sources = found.into_iter().map(sources::Found::into_source).collect();
         Ok(copy::copy(sources, &job.destination, rootfs, rules)?)
     }
 
@@ -444,6 +438,40 @@ impl Stage {
             }
         };
         Ok(Rules { owner, mode, epoch: inputs.epoch, now })
+    }
+
+    /// Whom a text names.
+    fn owner(
+        &mut self,
+        inputs: &Inputs<'_>,
+        text: Option<&String>,
+    ) -> Result<Option<Owner>, BuildErrorKind> {
+        let Some(text) = text else { return Ok(None) };
+        self.read_rootfs(inputs)?;
+        let owner = owner::resolve(text, self.rootfs(), inputs.found())?;
+        if self.rootfs().tree().len() > MOST_KEPT {
+            self.forget_rootfs();
+        }
+        Ok(Some(owner))
+    }
+
+    /// What lies at `path` in the layers; none if [`Stage::rootfs`] has all of them.
+    fn near(
+        &mut self,
+        inputs: &Inputs<'_>,
+        path: &TreePath,
+    ) -> Result<Option<Rootfs>, BuildErrorKind> {
+        let mut count = 0;
+        if self.rootfs.is_none() {
+            for layer in &self.layers {
+                count += inputs.found().contents(layer)?.items().count();
+            }
+        }
+        if count <= MOST_KEPT {
+            self.read_rootfs(inputs)?;
+            return Ok(None);
+        }
+        Ok(Some(Rootfs::read_near(inputs.found(), &self.layers, path)?))
     }
 
     fn read_rootfs(&mut self, inputs: &Inputs<'_>) -> Result<(), BuildErrorKind> {

@@ -80,28 +80,28 @@ impl<'j, 'a> Assembly<'j, 'a> {
     }
 
     /// Takes the next segment.
-    pub(super) fn take(&mut self, made: Made) -> Result<(), LayerError> {
+    pub(super) fn take(&mut self, made: &Made) -> Result<(), LayerError> {
         let Made { key, tar, crc, contents, object, origin } = made;
-        let length = tar.len() as u64;
+        let (key, length) = (*key, tar.len() as u64);
         let stats = &mut self.job.stats;
-        stats.read += contents;
+        stats.read += *contents;
         stats.hashed += length;
         match origin {
             Origin::New => stats.compressed += length,
             Origin::Store => stats.reused += length,
         }
-        if origin == Origin::New {
-            self.job.store.add_object(ObjectKind::Segment, key, &object)?;
+        if *origin == Origin::New {
+            self.job.store.add_object(ObjectKind::Segment, key, object)?;
             self.begin_upload()?;
         }
         let bytes = &object[SKIP as usize..];
-        self.streams.tar.update(&tar);
-        self.streams.crc = combine(self.streams.crc, crc, length);
+        self.streams.tar.update(tar);
+        self.streams.crc = combine(self.streams.crc, *crc, length);
         self.put(bytes);
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.parts.push(Part::Segment { key, skip: SKIP, size });
         self.marks.push(Mark::new(key, &self.streams));
-        (self.job.progress)(contents);
+        (self.job.progress)(*contents);
         Ok(())
     }
 

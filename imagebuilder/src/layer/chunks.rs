@@ -14,7 +14,7 @@ use super::{LayerError, content};
 use crate::{
     digest::{Digest, Framed},
     store::Store,
-    tree::{Content, Opened, TreePath},
+    tree::{Content, Opened, Still, TreePath},
 };
 
 /// The least and the most bytes of a chunk, and what most are near.
@@ -45,7 +45,8 @@ pub(super) struct Reading<'a> {
     path: &'a TreePath,
     content: &'a Content,
     file: Opened,
-    whole: Sha256,
+    /// What was read so far, if the filesystem does not say that the file is as it was.
+    whole: Option<Sha256>,
     /// What was read and not given yet.
     buffer: Vec<u8>,
     offset: u64,
@@ -62,12 +63,13 @@ impl<'a> Cutter<'a> {
             return Ok(Self::Known(0, chunks.into_iter()));
         }
         let file = content::open(path, content)?;
+        let is_same = content.still(&file).is_ok_and(|it| it == Still::Same);
         Ok(Self::Reading(Box::new(Reading {
             store,
             path,
             content,
             file,
-            whole: Sha256::new(),
+            whole: (!is_same).then(Sha256::new),
             buffer: Vec::new(),
             offset: 0,
             found: Vec::new(),
@@ -93,7 +95,9 @@ impl Reading<'_> {
         let room = (MOST - had) as u64;
         let read = Read::by_ref(&mut self.file).take(room).read_to_end(&mut self.buffer);
         read.map_err(|source| LayerError::Read { path: self.path.clone(), source })?;
-        self.whole.update(&self.buffer[had..]);
+        if let Some(whole) = &mut self.whole {
+            whole.update(&self.buffer[had..]);
+        }
         if self.content.size < self.offset + self.buffer.len() as u64 {
             return Err(content::changed(self.path));
         }
@@ -114,12 +118,20 @@ impl Reading<'_> {
         Ok(Some(chunk))
     }
 
+    /// Whether what was read is the content that it should be.
+    fn is_right(&mut self) -> bool {
+        match self.whole.take() {
+            Some(whole) => Digest::from_bytes(whole.finalize().into()) == self.content.digest,
+            // As it was before it was read, and after.
+            None => self.content.still(&self.file).is_ok_and(|it| it == Still::Same),
+        }
+    }
+
     /// Checks that it is the content that it should be, and remembers its chunks.
     fn end(&mut self) -> Result<(), LayerError> {
-        let whole = mem::take(&mut self.whole).finalize();
         if self.offset != self.content.size
-            || Digest::from_bytes(whole.into()) != self.content.digest
             || !content::is_at_end(self.path, &mut self.file)?
+            || !self.is_right()
         {
             return Err(content::changed(self.path));
         }

@@ -25,8 +25,8 @@ use crate::{
 /// stream, and the CRC-32 of those that follow.
 pub(super) const SKIP: u32 = 8;
 /// The bytes of the tar stream that are in memory, for each thread, and at least and at most.
-const ROOM: u64 = 3 << 20;
-const LEAST_ROOM: u64 = 6 << 20;
+const ROOM: u64 = 2 << 20;
+const LEAST_ROOM: u64 = 4 << 20;
 const MOST_ROOM: u64 = 12 << 20;
 
 /// A segment that is ready.
@@ -87,7 +87,7 @@ pub(super) fn make<'a, I>(
     threads: usize,
     first: Segment<'a>,
     rest: &mut Planner<'a, I>,
-    take: &mut dyn FnMut(Made) -> Result<(), LayerError>,
+    take: &mut dyn FnMut(&Made) -> Result<(), LayerError>,
 ) -> Result<(), LayerError>
 where
     I: Iterator<Item = (&'a TreePath, &'a Entry)> + Send,
@@ -109,7 +109,7 @@ where
         }
         for index in 0.. {
             match shared.wait_for(index) {
-                Some(made) => take(made?)?,
+                Some(made) => take(&made?)?,
                 None => break,
             }
         }

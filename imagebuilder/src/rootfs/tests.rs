@@ -180,3 +180,51 @@ fn work_and_memory_are_bounded() {
     let err = tree.push(&layer, &of).unwrap_err();
     assert!(err.to_string().contains("512 MiB of memory"), "{err}");
 }
+
+#[test]
+fn what_is_near_a_path_is_as_in_the_whole() {
+    let bench = Bench::new();
+    let stack: [&[&str]; 3] = [
+        &[
+            "usr/",
+            "usr/bin/",
+            "usr/bin/a",
+            "bin -> usr/bin",
+            "etc/",
+            "etc/users",
+            "srv/",
+            "srv/x/",
+            "srv/x/f",
+            "srv/y = etc/users",
+            "srv/z = bin",
+            "opt -> /srv/x",
+        ],
+        &["bin/b", "srv/x", "etc/users/", "etc/users/z", "usr/bin/.wh.a", "way"],
+        &["srv/y -> /etc", "usr/c = srv/x", "way/out/", "way/out/f"],
+    ];
+    let layers: Vec<Layer> = stack.iter().map(|it| bench.layer(&tar(it))).collect();
+    let from = Layers { store: &bench.store, remote: None };
+    for count in 1..=layers.len() {
+        let layers = &layers[..count];
+        let whole = Rootfs::read_from(from, layers).unwrap();
+        for text in
+            ["", "srv", "srv/y", "opt", "opt/f", "bin/b", "etc/users", "way/out", "no/where"]
+        {
+            let path = TreePath::parse(text.as_bytes()).unwrap();
+            let near = Rootfs::read_near(from, layers, &path).unwrap();
+            let target = whole.resolve(&path, true).unwrap();
+            assert_eq!(near.resolve(&path, true).unwrap(), target, "`{text}`");
+            let expected = whole.tree().entries().filter(|(it, entry)| {
+                !matches!(entry.kind, Kind::File(_))
+                    || it.relative_to(&target).is_some()
+                    || target.relative_to(it).is_some()
+            });
+            let kinds = |(path, entry): (&TreePath, &Entry)| {
+                (path.clone(), std::mem::discriminant(&entry.kind))
+            };
+            let expected: Vec<_> = expected.map(kinds).collect();
+            let found: Vec<_> = near.tree().entries().map(kinds).collect();
+            assert_eq!(found, expected, "`{text}` in {count} layers");
+        }
+    }
+}

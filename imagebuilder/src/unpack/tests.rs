@@ -137,7 +137,11 @@ fn what_the_table_of_a_layer_says_is_not_too_much() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let (digest, size) = (Digest::of(b""), 5 << 30);
-    let content = tree::Content { digest, size, origin: tree::ContentOrigin::Layer };
+    let content = tree::Content {
+        digest,
+        size,
+        origin: tree::ContentOrigin::Layer(tree::InLayer::default()),
+    };
     let entry = tree::Entry { kind: tree::Kind::File(content), meta: tree::Meta::default() };
     let path = tree::TreePath::parse(b"zeros").unwrap();
     let table = Contents::of_tree(&[(path, entry.into())].into_iter().collect()).unwrap();
