@@ -122,7 +122,8 @@ impl fmt::Display for Repository {
             return write!(f, "{}/{}", self.registry, self.path);
         }
         let short = match self.path.strip_prefix("library/") {
-            Some(name) if !name.contains('/') => name,
+            // 64 hex digits alone are no name, but an image's id.
+            Some(name) if !name.contains('/') && Digest::from_hex(name).is_none() => name,
             _ => &self.path,
         };
         match split_registry(short) {
