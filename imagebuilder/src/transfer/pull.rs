@@ -1,5 +1,7 @@
 //! Brings images from registries into the store.
 
+use std::mem;
+
 use futures_util::{TryStreamExt as _, stream};
 
 use super::{AT_ONCE, Emit, Network, TransferError};
@@ -11,9 +13,12 @@ use crate::{
     image::{self, Image, ImageError, Layer},
     layer_sources, layout,
     reference::Reference,
-    registry::{self, Client},
+    registry::{self, Client, RegistryError},
     store::{Origin, Store, StoreError, StoredImage},
 };
+
+/// How often a tag may be moved while its image is fetched.
+const MOST_MOVES: usize = 3;
 
 /// What is needed of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +51,39 @@ async fn pull_as(
     emit: Emit<'_>,
 ) -> Result<StoredImage, TransferError> {
     let reference = reference.clone().with_default_tag();
-    let digest = match reference.digest() {
-        Some(digest) => digest,
-        None => client
-            .manifest_digest(&reference)
-            .await?
-            .ok_or_else(|| TransferError::NotFound(reference.clone()))?,
-    };
-    let image = match stored(store, digest, platform, need)? {
-        Some(image) => image,
-        None => pull_digest(client, store, &reference, digest, platform, need, now, emit).await?,
+    let mut digest = resolve(client, &reference).await?;
+    let mut moves = 0;
+    let image = loop {
+        if let Some(image) = stored(store, digest, platform, need)? {
+            break image;
+        }
+        match pull_digest(client, store, &reference, digest, platform, need, now, emit).await {
+            // A tag may have been moved meanwhile, and what it pointed to removed.
+            Err(err @ TransferError::Registry(RegistryError::NotFound { .. })) => {
+                let before = mem::replace(&mut digest, resolve(client, &reference).await?);
+                moves += 1;
+                if before == digest || MOST_MOVES < moves {
+                    return Err(err);
+                }
+            }
+            pulled => break pulled?,
+        }
     };
     if reference.tag().is_some() {
         catalog::tag(store, &reference, image.digest, Origin::Registry)?;
     }
     Ok(image)
+}
+
+/// The digest that the name has, or that its tag points to now.
+async fn resolve(client: &Client, reference: &Reference) -> Result<Digest, TransferError> {
+    match reference.digest() {
+        Some(digest) => Ok(digest),
+        None => client
+            .manifest_digest(reference)
+            .await?
+            .ok_or_else(|| TransferError::NotFound(reference.clone())),
+    }
 }
 
 /// The image that `FROM` names: one that was made here wins; else the registry is asked what the

@@ -158,7 +158,10 @@ fn what_two_processes_add_at_once_is_kept_once() {
     assert_eq!(packs(&store).iter().filter(|it| has_extension(it, "pack")).count(), 2);
     drop((store, other));
     let store = reopen(&folder);
-    store.prune(&NOTHING).unwrap();
+    // The first writes the older pack anew, whose copies then are the newer ones.
+    for _ in 0..2 {
+        store.prune(&NOTHING).unwrap();
+    }
     let paths = packs(&store).into_iter().map(|it| store.root().join("packs").join(it));
     let total: u64 = paths.map(|it| fs::metadata(it).unwrap().len()).sum();
     assert!(total < 55_000, "{total} bytes");
