@@ -8,6 +8,9 @@
 //! format of layers, what lies below, the instruction once its variables are replaced, and the
 //! content of what it copies. What is written has exactly the content that the key was made of,
 //! or it is an error. When a key cannot be known, the step runs.
+//!
+//! **Architecture invariant:** no layer of a base is read before a step has to know what lies in it,
+//! and then by its table of contents; only a file that is copied out of it needs its bytes.
 
 mod done;
 mod owner;
@@ -22,7 +25,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::stage::Stage;
 pub use self::{owner::OwnerError, sources::SourceError};
-pub use crate::layer::LayerError;
 use crate::{
     catalog::{self, CatalogError},
     config::{ConfigError, Platform},
@@ -31,18 +33,23 @@ use crate::{
     digest::{Digest, Framed},
     dockerfile::{Place, ports::PortError, words::ExpandError},
     event::Event,
-    image::Image,
+    image::{Format, Image, ImageError},
+    layer,
     rootfs::RootfsError,
     steps::{Base, Plan, StagePlan},
     store::{Store, StoreError},
     tree::{PathError, TreePath},
+    unpack::Layers,
+};
+pub use crate::{
+    layer::LayerError,
+    unpack::{RemoteError, RemoteLayers},
 };
 
 /// The most bytes that the values of one stage may have: an image's config is not larger.
 const LARGEST_VALUES: usize = 4 << 20;
 
 /// What a build depends on.
-#[derive(Debug)]
 pub struct Inputs<'a> {
     /// What to do.
     pub plan: &'a Plan,
@@ -50,18 +57,33 @@ pub struct Inputs<'a> {
     pub context: &'a Context,
     /// Where everything lies.
     pub store: &'a Store,
+    /// Where layers of bases are that are not in the store.
+    pub remote: Option<&'a dyn RemoteLayers>,
     /// The manifests of the images that the plan needs, which are in the store.
     pub bases: &'a BTreeMap<Base, Digest>,
     /// The values that were given for arguments.
     pub build_args: &'a BTreeMap<String, String>,
     /// What the image is for.
     pub platform: &'a Platform,
+    /// How layers are made.
+    pub layers: layer::Options,
+    /// Whose media types the image gets.
+    pub format: Format,
+    /// Takes layers while they are made.
+    pub uploads: Option<&'a dyn layer::Uploads>,
     /// Whether steps that were done before are done again.
     pub cache: Cache,
     /// The time of everything, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
     /// The time now, in seconds since 1970.
     pub now: i64,
+}
+
+impl<'a> Inputs<'a> {
+    /// Where layers are found.
+    fn found(&self) -> Layers<'a> {
+        Layers { store: self.store, remote: self.remote }
+    }
 }
 
 /// Whether what was done before is used.
@@ -104,6 +126,9 @@ pub enum BuildErrorKind {
     /// A base's config cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The image cannot be put together.
+    #[error("the image cannot be put together")]
+    Image(#[source] ImageError),
     /// A base is for another platform.
     #[error("the image is for {found}, and {wanted} is built")]
     Platform {
@@ -213,13 +238,19 @@ fn build_stage(
             (progress.emit)(Event::Warning { line: step.instruction.place.line, text });
         }
     }
+    stage.forget_rootfs();
     Ok(stage)
 }
 
 /// Puts the image together. The same result keeps the time when it was made first, so that a
 /// build that did nothing gives the same digest.
 fn finish(inputs: &Inputs<'_>, stage: &Stage, made: usize) -> Result<Built, BuildErrorKind> {
-    let timeless = Image::assemble(&stage.config, stage.layers.clone(), "", &stage.history);
+    let assemble = |created: &str| {
+        let (config, layers) = (&stage.config, stage.layers.clone());
+        Image::assemble(inputs.format, config, layers, created, &stage.history)
+            .map_err(BuildErrorKind::Image)
+    };
+    let timeless = assemble("")?;
     let key = Framed::new("rbuild image 1").with(timeless.digest().as_bytes()).finish();
     let may_reuse = made == 0 && inputs.cache == Cache::Use;
     let before: Option<String> = match inputs.epoch {
@@ -230,7 +261,7 @@ fn finish(inputs: &Inputs<'_>, stage: &Stage, made: usize) -> Result<Built, Buil
         Some(created) => created,
         None => created(inputs.epoch.unwrap_or(inputs.now))?,
     };
-    let image = Image::assemble(&stage.config, stage.layers.clone(), &created, &stage.history);
+    let image = assemble(&created)?;
     let cached = may_reuse && inputs.store.image(image.digest())?.is_some();
     if !cached && inputs.epoch.is_none() {
         inputs.store.remember(key, &created)?;

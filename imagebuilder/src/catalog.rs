@@ -3,13 +3,13 @@
 //! **Architecture invariant:** an image is added after its last blob, and a name after its image;
 //! on removal it is the other way round. So what a name points to is always whole.
 
-use std::collections::BTreeSet;
-
 use thiserror::Error;
 
 use crate::{
+    config::Platform,
     digest::Digest,
-    image::{Image, ImageError, Manifest},
+    image::{self, Image, ImageError, IndexEntry, Manifest},
+    layout,
     reference::{Reference, ReferenceError},
     store::{Name, Origin, Store, StoreError, StoredImage},
 };
@@ -27,7 +27,17 @@ pub struct Listed {
     /// What it is called, if anything.
     pub names: Vec<Reference>,
     /// What it holds; none if it is damaged.
-    pub content: Option<Image>,
+    pub content: Option<Content>,
+}
+
+/// What a name of the store may mean.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// One image.
+    Image(Image),
+    /// An index of images for several platforms; those of them that are in the store have their
+    /// image here too.
+    Index(Vec<(IndexEntry, Option<Image>)>),
 }
 
 /// What was removed.
@@ -56,6 +66,9 @@ pub enum CatalogError {
     /// Several images' digests begin so.
     #[error("several images have a digest that begins with `{0}`")]
     Ambiguous(String),
+    /// It is an index where one image is needed.
+    #[error("{0} is an index of images for several platforms, and not one image")]
+    Index(Digest),
     /// An image in the store is damaged.
     #[error("image {digest} in the store is damaged")]
     Damaged {
@@ -102,11 +115,69 @@ pub fn tag(
 /// Reads an image's manifest and config; its layers are looked at, not read.
 pub fn load(store: &Store, digest: Digest) -> Result<Image, CatalogError> {
     let stored = store.image(digest)?.ok_or_else(|| CatalogError::NotFound(digest.to_string()))?;
+    match image::is_index(&stored.media_type) {
+        true => Err(CatalogError::Index(digest)),
+        false => read_image(store, digest, &stored.media_type),
+    }
+}
+
+fn read_image(store: &Store, digest: Digest, media_type: &str) -> Result<Image, CatalogError> {
     let damaged = |source| CatalogError::Damaged { digest, source };
     let manifest = store.read_blob(digest, LARGEST_JSON)?;
     let parsed = Manifest::parse(&manifest).map_err(damaged)?;
     let config = store.read_blob(parsed.config.digest, LARGEST_JSON)?;
-    Image::parse(&stored.media_type, manifest, config).map_err(damaged)
+    Image::parse(media_type, manifest, config).map_err(damaged)
+}
+
+/// Reads an image or an index; of an index, also those of its images that are here.
+pub fn content(store: &Store, stored: &StoredImage) -> Result<Content, CatalogError> {
+    if !image::is_index(&stored.media_type) {
+        return load(store, stored.digest).map(Content::Image);
+    }
+    let images = entries(store, stored)?.into_iter().map(|entry| {
+        let it = &entry.manifest;
+        let read = || read_image(store, it.digest, &it.media_type).map(Some);
+        // An index that is kept whole has them all; but what is no image has no config.
+        let is_here = image::is_manifest(&it.media_type) && store.has(it.digest, it.size)?;
+        let image = if is_here { read().or_else(none_if_damaged)? } else { None };
+        Ok((entry, image))
+    });
+    images.collect::<Result<_, _>>().map(Content::Index)
+}
+
+fn entries(store: &Store, index: &StoredImage) -> Result<Vec<IndexEntry>, CatalogError> {
+    let digest = index.digest;
+    let bytes = store.read_blob(digest, LARGEST_JSON)?;
+    image::parse_index(&bytes).map_err(|source| CatalogError::Damaged { digest, source })
+}
+
+fn none_if_damaged<T>(err: CatalogError) -> Result<Option<T>, CatalogError> {
+    match err {
+        CatalogError::Damaged { .. }
+        | CatalogError::Store(StoreError::Damaged { .. } | StoreError::Missing(_)) => Ok(None),
+        err => Err(err),
+    }
+}
+
+/// The image that an index of the store has for `platform`, which becomes one of its own; what is
+/// no index is itself. None if the index has none, or has it elsewhere.
+pub fn choose(
+    store: &Store,
+    stored: StoredImage,
+    platform: &Platform,
+) -> Result<Option<StoredImage>, CatalogError> {
+    if !image::is_index(&stored.media_type) {
+        return Ok(Some(stored));
+    }
+    let entries = entries(store, &stored)?;
+    let Some(entry) = layout::select(&entries, platform) else { return Ok(None) };
+    let image::Descriptor { media_type, digest, size } = entry.manifest.clone();
+    if !image::is_manifest(&media_type) || !store.has(digest, size)? {
+        return Ok(None);
+    }
+    let chosen = StoredImage { digest, size, media_type, added: stored.added };
+    store.add_image(&chosen)?;
+    Ok(Some(chosen))
 }
 
 /// Whether all blobs of an image are in the store.
@@ -175,22 +246,15 @@ pub fn list(store: &Store) -> Result<Vec<Listed>, CatalogError> {
         .map(|image| {
             let names = names.iter().filter(|it| it.digest == image.digest);
             let names = names.map(|it| it.name.parse()).collect::<Result<_, _>>()?;
-            let content = match load(store, image.digest) {
-                Ok(content) => Some(content),
-                Err(
-                    CatalogError::Damaged { .. }
-                    | CatalogError::Store(StoreError::Damaged { .. } | StoreError::Missing(_)),
-                ) => None,
-                Err(err) => return Err(err),
-            };
+            let content = content(store, &image).map(Some).or_else(none_if_damaged)?;
             Ok(Listed { image, names, content })
         })
         .collect()
 }
 
-/// Removes a name, and with the last one the image, and with the image what it alone needed.
+/// Removes a name, and with the last one the image, and with the image what it alone needed. What a
+/// process that runs may need goes when it is gone.
 pub fn remove(store: &Store, text: &str) -> Result<Removed, CatalogError> {
-    store.lock_exclusive()?;
     let image = find(store, text)?;
     let all: Vec<String> = store
         .names()?
@@ -207,58 +271,21 @@ pub fn remove(store: &Store, text: &str) -> Result<Removed, CatalogError> {
         }
         None => all.clone(),
     };
-    if names.len() < all.len() {
-        for name in &names {
-            store.remove_name(name)?;
-        }
-        return Ok(Removed { names, image: None, freed: 0 });
-    }
-    // All is known before the first thing goes.
-    let alone = needed_by_alone(store, image.digest)?;
     for name in &names {
         store.remove_name(name)?;
     }
-    store.remove_image(image.digest)?;
-    let mut freed = 0;
-    for blob in alone {
-        freed += store.size(blob)?.unwrap_or_default();
-        store.remove_blob(blob)?;
+    if names.len() < all.len() {
+        return Ok(Removed { names, image: None, freed: 0 });
     }
+    let freed = store.remove_image_and_blobs(image.digest)?.freed;
     Ok(Removed { names, image: Some(image.digest), freed })
-}
-
-/// The blobs that no other image needs. If another image is damaged, what it needs is not known:
-/// then only the manifest itself goes.
-fn needed_by_alone(store: &Store, digest: Digest) -> Result<BTreeSet<Digest>, CatalogError> {
-    let Some(mut alone) = blobs(store, digest)? else { return Ok(BTreeSet::from([digest])) };
-    for other in store.images()? {
-        if other.digest == digest {
-            continue;
-        }
-        match blobs(store, other.digest)? {
-            Some(needed) => alone = &alone - &needed,
-            None => return Ok(BTreeSet::from([digest])),
-        }
-    }
-    Ok(alone)
-}
-
-/// All blobs of an image; none if its manifest is damaged.
-fn blobs(store: &Store, digest: Digest) -> Result<Option<BTreeSet<Digest>>, CatalogError> {
-    let manifest = match store.read_blob(digest, LARGEST_JSON) {
-        Ok(manifest) => manifest,
-        Err(StoreError::Damaged { .. } | StoreError::Missing(_)) => return Ok(None),
-        Err(err) => return Err(err.into()),
-    };
-    let parsed = Manifest::parse(&manifest).ok();
-    Ok(parsed.map(|it| it.blobs().map(|it| it.digest).chain([digest]).collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        config::{Config, Platform},
+        config::Config,
         image::{Layer, OCI_LAYER},
     };
 
@@ -276,7 +303,8 @@ mod tests {
         };
         let layers = contents.iter().map(layer).collect();
         let config = Config::scratch(&Platform::linux("x86_64"));
-        Image::assemble(&config, layers, "2024-01-01T00:00:00Z", &[])
+        let created = "2024-01-01T00:00:00Z";
+        Image::assemble(image::Format::Oci, &config, layers, created, &[]).unwrap()
     }
 
     fn named(store: &Store, name: &str, contents: &[&str]) -> Digest {
@@ -343,5 +371,46 @@ mod tests {
         let second = named(&store, "a", &["two"]);
         assert_eq!(find(&store, "a").unwrap().digest, second);
         assert_eq!(find(&store, &first.hex()).unwrap().digest, first, "it is still there");
+    }
+
+    #[test]
+    fn an_index_keeps_its_images_and_takes_them_with_it() {
+        let (_folder, store) = store();
+        let [one, two] = ["one", "two"].map(|it| {
+            let image = image(&store, &[it, "shared"]);
+            store.write_blob(&image.config_bytes).unwrap();
+            store.write_blob(&image.manifest).unwrap();
+            image
+        });
+        let entry = |it: &Image, architecture: &str| {
+            serde_json::json!({
+                "mediaType": it.media_type, "digest": it.digest().to_string(),
+                "size": it.manifest.len(),
+                "platform": { "os": "linux", "architecture": architecture },
+            })
+        };
+        let entries = [entry(&one, "amd64"), entry(&two, "arm64")];
+        let bytes = serde_json::json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+        let blob = store.write_blob(bytes.as_bytes()).unwrap();
+        let media_type = image::OCI_INDEX.to_owned();
+        let index = StoredImage { digest: blob.digest, size: blob.size, media_type, added: 1 };
+        store.add_image(&index).unwrap();
+        tag(&store, &"x".parse().unwrap(), index.digest, Origin::Local).unwrap();
+        assert!(matches!(load(&store, index.digest), Err(CatalogError::Index(_))));
+        let Some(Content::Index(images)) = list(&store).unwrap().remove(0).content else {
+            panic!("an index")
+        };
+        assert!(images.len() == 2 && images.iter().all(|it| it.1.is_some()));
+
+        // What else needs a part of it keeps that part.
+        let kept = named(&store, "y", &["shared"]);
+        let arm = choose(&store, index.clone(), &Platform::linux("aarch64")).unwrap().unwrap();
+        assert_eq!(arm.digest, two.digest());
+        assert_eq!(choose(&store, index, &Platform::linux("riscv64")).unwrap(), None);
+        remove(&store, "x").unwrap();
+        assert_eq!(store.size(Digest::of(b"one")).unwrap(), None);
+        let arm = load(&store, arm.digest).unwrap();
+        assert!(is_whole(&store, &arm).unwrap(), "it was chosen, and is one of its own now");
+        assert!(is_whole(&store, &load(&store, kept).unwrap()).unwrap());
     }
 }

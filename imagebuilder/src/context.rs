@@ -1,11 +1,27 @@
 //! The build context: a folder of the host, read without ever leaving it.
 //!
+//! Read in this order: [`Context`] (paths and links), [`mod@walk`] (what is there), [`stamp`] (when a file
+//! is known to be unchanged), [`stat_cache`] (what was read before), [`readers`] (what has to be read).
+//!
 //! **Architecture invariant:** this is the only module that reads host files for a layer. Every
 //! file is opened below the context's own folder with `openat2` and `RESOLVE_BENEATH |
-//! RESOLVE_NO_SYMLINKS`, so that no link, and no link that is swapped in meanwhile, leads outside.
+//! RESOLVE_NO_SYMLINKS`, or looked up as one name of a folder that was opened so, and not followed:
+//! no link, and no link that is swapped in meanwhile, leads outside.
+//!
+//! **Architecture invariant:** a digest is kept only with a stamp that every later change of the file
+//! must change. Known limits, where the kernel itself does not say that a file was changed: a process
+//! that maps a file shared, and goes on writing to a page that it made dirty before the file was read
+//! (on tmpfs: any page that it had mapped then); and a power cut that keeps new content, and loses the
+//! new ctime.
+
+mod attributes;
+mod readers;
+mod stamp;
+mod stat_cache;
+mod walk;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ffi::OsStr,
     fs::File,
     io::{self, Read},
@@ -14,17 +30,25 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatFs};
 use thiserror::Error;
-use xattr::FileExt as _;
 
+use self::{
+    stamp::Stamp,
+    stat_cache::StatCache,
+    walk::{Found, State, walk},
+};
 use crate::{
-    digest::Hashing,
+    digest::Digest,
     patterns::{Ignore, Verdict},
-    tree::{Content, ContentOrigin, Device, Entry, Kind, Meta, PathError, Tree, TreePath},
+    store::Store,
+    tree::{Content, Entry, Kind, PathError, Still, Tree, TreePath, Whence},
 };
 
 /// A folder whose files can be copied into an image.
@@ -37,7 +61,24 @@ struct Inner {
     folder: OwnedFd,
     path: PathBuf,
     ignore: Ignore,
+    /// What was read of files so far.
+    known: RwLock<StatCache>,
+    /// Where that is kept for the next build.
+    kept: Option<(Store, Digest)>,
+    /// Whether there is more than what is kept.
+    has_news: AtomicBool,
+    filesystems: Filesystems,
+    clock: Clock,
 }
+
+/// Which filesystems, by device number, say by their ctime that a file was changed.
+#[derive(Default)]
+struct Filesystems {
+    known: Mutex<BTreeMap<u64, bool>>,
+}
+
+/// The clock that files get their times from.
+struct Clock(Box<dyn Fn() -> i64 + Send + Sync>);
 
 /// Why a file of the context could not be used.
 #[derive(Debug, Error)]
@@ -72,16 +113,15 @@ pub enum ContextError {
         /// What it points to.
         target: String,
     },
+    /// A file was changed again and again.
+    #[error("`{path}` changed while it was read")]
+    Changing {
+        /// The file.
+        path: TreePath,
+    },
     /// A name is no path.
     #[error("a file of the context has a name that cannot be used")]
     Path(#[source] PathError),
-}
-
-/// What one name of a folder is, without its content.
-#[derive(Clone, Debug)]
-struct Found {
-    path: TreePath,
-    stat: Stat,
 }
 
 impl Context {
@@ -89,11 +129,41 @@ impl Context {
     pub fn open_folder(folder: &Path, ignore: Ignore) -> Result<Self, ContextError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = folder.to_owned();
-        match sys::open(folder, flags, Mode::empty()) {
-            Ok(folder) => Ok(Self { inner: Arc::new(Inner { folder, path, ignore }) }),
-            Err(rustix::io::Errno::NOTDIR) => Err(ContextError::NoFolder { path }),
-            Err(err) => Err(ContextError::Read { path, source: err.into() }),
+        let folder = match sys::open(folder, flags, Mode::empty()) {
+            Ok(folder) => folder,
+            Err(rustix::io::Errno::NOTDIR) => return Err(ContextError::NoFolder { path }),
+            Err(err) => return Err(ContextError::Read { path, source: err.into() }),
+        };
+        let inner = Inner {
+            folder,
+            path,
+            ignore,
+            known: RwLock::default(),
+            kept: None,
+            has_news: AtomicBool::new(false),
+            filesystems: Filesystems::default(),
+            clock: Clock(Box::new(stamp::now)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// As [`Context::open_folder`], and does not read again what it knows from earlier builds:
+    /// that is kept in `store`.
+    pub fn open_known(folder: &Path, ignore: Ignore, store: &Store) -> Result<Self, ContextError> {
+        let mut context = Self::open_folder(folder, ignore)?;
+        // One that cannot be named is read as if it was not known.
+        if let (Ok(path), Some(inner)) = (folder.canonicalize(), Arc::get_mut(&mut context.inner)) {
+            let key = Digest::of(path.as_os_str().as_bytes());
+            store.note_stat_cache_use(key);
+            inner.known = RwLock::new(StatCache::load(&store.stat_cache_path(key)));
+            inner.kept = Some((store.clone(), key));
         }
+        Ok(context)
+    }
+
+    /// The folder, as it was given.
+    pub fn folder(&self) -> &Path {
+        &self.inner.path
     }
 
     /// Whether the ignore file keeps `path` out.
@@ -156,9 +226,8 @@ impl Context {
         }
         match self.lstat(path) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                let mut found = Vec::new();
-                self.walk(path, &self.verdict(path), &mut found)?;
-                Ok(!found.is_empty())
+                let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+                Ok(!walk(&self.whence(), &known, path)?.is_empty())
             }
             _ => Ok(false),
         }
@@ -230,28 +299,55 @@ impl Context {
     /// Owners are 0: whose a file of the context is says nothing about the image. Sockets are
     /// left out, as by docker.
     pub fn read(&self, base: &TreePath) -> Result<Tree, ContextError> {
-        let mut found = Vec::new();
-        let verdict = self.verdict(base);
-        self.walk(base, &verdict, &mut found)?;
-        let mut tree = Tree::default();
-        let mut first_names: HashMap<(u64, u64), TreePath> = HashMap::new();
-        found.sort_by(|a, b| a.path.cmp(&b.path));
-        for Found { path, stat } in found {
-            let inode = (stat.st_dev, stat.st_ino);
-            let shared = 1 < stat.st_nlink && FileType::from_raw_mode(stat.st_mode).is_file();
-            if let Some(first) = first_names.get(&inode).filter(|_| shared) {
-                let meta = tree.get(first).map(|it| it.meta.clone()).unwrap_or_default();
-                tree.insert(path, Entry { kind: Kind::Hardlink(first.clone()), meta });
-                continue;
-            }
-            if let Some(entry) = self.entry(&path, &stat)? {
-                if shared {
-                    first_names.insert(inode, path.clone());
-                }
-                tree.insert(path, entry);
-            }
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = walk(&self.whence(), &known, base)?;
+        drop(known);
+        let links = other_names(&found);
+        let unread = found
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| !links.contains_key(at))
+            .map(|(_, it)| it);
+        let unread: Vec<&mut Found> = unread.filter(|it| it.state == State::Unread).collect();
+        if !unread.is_empty() {
+            self.keep(readers::read(self, unread)?);
         }
-        Ok(tree)
+        for (at, first) in links {
+            let first = &found[first];
+            let kind = Kind::Hardlink(first.path.clone());
+            found[at].entry = Arc::new(Entry { kind, meta: first.entry.meta.clone() });
+        }
+        Ok(found.into_iter().map(|it| (it.path, it.entry)).collect())
+    }
+
+    /// What is read here has the paths that it has in the context.
+    fn whence(&self) -> Arc<Whence> {
+        let (base, target) = (TreePath::ROOT, TreePath::ROOT);
+        Arc::new(Whence { context: self.clone(), base, target })
+    }
+
+    /// Remembers what was read: for this build, and at its end for the next.
+    fn keep(&self, records: Vec<stat_cache::Record>) {
+        if records.is_empty() {
+            return;
+        }
+        self.inner.known.write().unwrap_or_else(PoisonError::into_inner).add(records);
+        self.inner.has_news.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`Content::still`].
+    pub(crate) fn still(&self, content: &Content, file: &File) -> io::Result<Still> {
+        let stamp = Stamp::of(&sys::fstat(file)?);
+        if !self.inner.filesystems.is_trusted(stamp.dev, || sys::fstatfs(file)) {
+            return Ok(Still::Unknown);
+        }
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        // Another time, mode or inode may come with the same content.
+        Ok(match known.find(&stamp) {
+            Some(record) if record.digest == content.digest => Still::Same,
+            _ if stamp.is_file() && stamp.size == content.size => Still::Unknown,
+            _ => Still::Changed,
+        })
     }
 
     /// What the ignore file says of `path`, judged from the root down.
@@ -263,74 +359,6 @@ impl Context {
             verdict = self.inner.ignore.matches_with_parent(way.as_bytes(), &verdict);
         }
         verdict
-    }
-
-    fn walk(
-        &self,
-        path: &TreePath,
-        verdict: &Verdict,
-        found: &mut Vec<Found>,
-    ) -> Result<(), ContextError> {
-        let ignore = &self.inner.ignore;
-        let ignored = verdict.ignored;
-        if ignored && !ignore.may_have_exceptions_below(path.as_bytes()) {
-            return Ok(());
-        }
-        let stat = self.lstat(path).map_err(|err| self.failed(path)(err.into()))?;
-        let is_folder = FileType::from_raw_mode(stat.st_mode).is_dir();
-        let before = found.len();
-        found.push(Found { path: path.clone(), stat });
-        if is_folder {
-            for name in self.names(path)? {
-                let path = path.join(&name);
-                let verdict = ignore.matches_with_parent(path.as_bytes(), verdict);
-                self.walk(&path, &verdict, found)?;
-            }
-        }
-        // An ignored folder is there only if something in it is not ignored.
-        if ignored && found.len() == before + 1 {
-            found.pop();
-        }
-        Ok(())
-    }
-
-    fn entry(&self, path: &TreePath, stat: &Stat) -> Result<Option<Entry>, ContextError> {
-        let device = || Device { major: sys::major(stat.st_rdev), minor: sys::minor(stat.st_rdev) };
-        let mut xattrs = Vec::new();
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => {
-                let (content, attributes) = self.content(path)?;
-                xattrs = attributes;
-                Kind::File(content)
-            }
-            FileType::Directory => Kind::Folder,
-            FileType::Symlink => match self.read_link(path)? {
-                Some(target) => Kind::Symlink(target),
-                None => return Ok(None),
-            },
-            FileType::CharacterDevice => Kind::CharDevice(device()),
-            FileType::BlockDevice => Kind::BlockDevice(device()),
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket | FileType::Unknown => return Ok(None),
-        };
-        let meta = Meta {
-            mode: stat.st_mode & 0o7777,
-            mtime: stat.st_mtime,
-            xattrs: xattrs.into_iter().collect(),
-            ..Meta::default()
-        };
-        Ok(Some(Entry { kind, meta }))
-    }
-
-    #[expect(clippy::type_complexity, reason = "a content and its attributes, used once")]
-    fn content(&self, path: &TreePath) -> Result<(Content, Vec<(Vec<u8>, Vec<u8>)>), ContextError> {
-        let mut file = self.open(path).map_err(self.failed(path))?;
-        let xattrs = attributes(&file).map_err(self.failed(path))?;
-        let mut hashing = Hashing::new(io::sink());
-        copy(&mut file, &mut hashing).map_err(self.failed(path))?;
-        let (_, digest, size) = hashing.finish();
-        let origin = ContentOrigin::Context(self.clone(), path.clone());
-        Ok((Content { digest, size, origin }, xattrs))
     }
 
     /// Reads the first bytes of a file: enough to see what kind of file it is.
@@ -346,6 +374,17 @@ impl Context {
     fn failed(&self, path: &TreePath) -> impl FnOnce(io::Error) -> ContextError + use<> {
         let path = self.inner.path.join(path.as_path());
         move |source| ContextError::Read { path, source }
+    }
+}
+
+impl Drop for Inner {
+    /// What was read is kept once, when nobody reads any more.
+    fn drop(&mut self) {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((store, key)), true) = (&self.kept, *self.has_news.get_mut()) {
+            // It is no fault of the build if it cannot be kept: the next one reads more.
+            let _ = store.write_stat_cache(*key, &mut |out| known.write(out));
+        }
     }
 }
 
@@ -369,31 +408,49 @@ fn climbs_out(base: &TreePath, target: &[u8]) -> bool {
     false
 }
 
-/// Capabilities and what users set themselves: attributes that mean something in an image. Those
-/// of the host's security modules, e.g., `SELinux` labels, do not.
-fn attributes(file: &File) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let names = match file.list_xattr() {
-        Ok(names) => names,
-        Err(err) if err.kind() == io::ErrorKind::Unsupported => return Ok(Vec::new()),
-        Err(err) => return Err(err),
-    };
-    let mut found = Vec::new();
-    for name in names {
-        let bytes = name.as_bytes();
-        if bytes == b"security.capability" || bytes.starts_with(b"user.") {
-            let value = file.get_xattr(&name)?.unwrap_or_default();
-            found.push((bytes.to_vec(), value));
+/// The files that are other names of one that comes before them, and the place of that one.
+fn other_names(found: &[Found]) -> BTreeMap<usize, usize> {
+    let mut first_names = HashMap::new();
+    let mut links = BTreeMap::new();
+    for (at, it) in found.iter().enumerate() {
+        let Some(inode) = it.inode.as_deref() else { continue };
+        let first = *first_names.entry(inode).or_insert(at);
+        if first != at {
+            links.insert(at, first);
         }
     }
-    Ok(found)
+    links
+}
+
+impl Filesystems {
+    fn is_trusted(&self, device: u64, ask: impl FnOnce() -> rustix::io::Result<StatFs>) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(is_trusted) = known.get(&device) {
+            return *is_trusted;
+        }
+        let kind = ask().ok().and_then(|it| u64::try_from(it.f_type).ok());
+        let is_trusted = kind.is_some_and(stamp::is_trusted);
+        known.insert(device, is_trusted);
+        is_trusted
+    }
+}
+
+impl Clock {
+    fn now(&self) -> i64 {
+        self.0()
+    }
 }
 
 /// Copies with a buffer that suits small files and large ones.
 pub(crate) fn copy(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<u64> {
-    let mut buffer = vec![0; 1 << 16];
+    copy_with(from, to, &mut vec![0; 1 << 16])
+}
+
+/// Copies with a buffer that is there already.
+fn copy_with(from: &mut impl Read, to: &mut impl io::Write, buffer: &mut [u8]) -> io::Result<u64> {
     let mut total = 0;
     loop {
-        match from.read(&mut buffer) {
+        match from.read(buffer) {
             Ok(0) => return Ok(total),
             Ok(count) => {
                 to.write_all(&buffer[..count])?;
@@ -406,97 +463,4 @@ pub(crate) fn copy(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn context(ignore: &str, make: impl FnOnce(&Path)) -> (tempfile::TempDir, Context) {
-        let folder = tempfile::tempdir().unwrap();
-        make(folder.path());
-        let ignore = Ignore::parse(ignore).unwrap();
-        let context = Context::open_folder(folder.path(), ignore).unwrap();
-        (folder, context)
-    }
-
-    fn path(text: &str) -> TreePath {
-        TreePath::parse(text.as_bytes()).unwrap()
-    }
-
-    fn list(tree: &Tree) -> Vec<String> {
-        tree.entries().map(|(path, _)| path.to_string()).collect()
-    }
-
-    #[test]
-    fn ignored_files_are_not_there() {
-        let (_folder, context) = context("*.log\nbuild\n!build/keep\n", |it| {
-            fs::create_dir_all(it.join("build/sub")).unwrap();
-            for name in ["a.log", "b", "build/keep", "build/drop", "build/sub/x"] {
-                fs::write(it.join(name), name).unwrap();
-            }
-        });
-        assert_eq!(list(&context.read(&TreePath::ROOT).unwrap()), ["", "b", "build", "build/keep"]);
-        assert_eq!(context.stat(&path("a.log")).unwrap(), None);
-        assert!(context.stat(&path("b")).unwrap().is_some());
-    }
-
-    #[test]
-    fn hard_links_and_links_stay_what_they_are() {
-        let (_folder, context) = context("", |it| {
-            fs::write(it.join("a"), "x").unwrap();
-            fs::hard_link(it.join("a"), it.join("b")).unwrap();
-            std::os::unix::fs::symlink("/etc/passwd", it.join("l")).unwrap();
-        });
-        let tree = context.read(&TreePath::ROOT).unwrap();
-        assert!(matches!(&tree.get(&path("a")).unwrap().kind, Kind::File(it) if it.size == 1));
-        assert!(
-            matches!(&tree.get(&path("b")).unwrap().kind, Kind::Hardlink(it) if *it == path("a"))
-        );
-        assert!(
-            matches!(&tree.get(&path("l")).unwrap().kind, Kind::Symlink(it) if it == b"/etc/passwd")
-        );
-    }
-
-    #[test]
-    fn no_link_leads_outside() {
-        let (_folder, context) = context("", |it| {
-            let link = std::os::unix::fs::symlink::<&str, PathBuf>;
-            fs::create_dir(it.join("d")).unwrap();
-            fs::write(it.join("d/f"), "x").unwrap();
-            link("d/f", it.join("inside")).unwrap();
-            link("..", it.join("d/up")).unwrap();
-            link("../..", it.join("d/out")).unwrap();
-            link("/etc", it.join("abs")).unwrap();
-            link("loop", it.join("loop")).unwrap();
-            link("/d/f", it.join("rooted")).unwrap();
-        });
-        for (text, want) in [
-            ("inside", "d/f"),
-            ("d/up/d/f", "d/f"),
-            ("missing", "missing"),
-            ("d/out/x", "outside"),
-            ("abs/passwd", "outside"),
-            ("loop", "loop"),
-            ("rooted", "d/f"),
-        ] {
-            let got = match context.resolve(&path(text)) {
-                Ok(path) => path.to_string(),
-                Err(ContextError::Outside { .. }) => "outside".into(),
-                Err(ContextError::Loop { .. }) => "loop".into(),
-                Err(err) => panic!("{err}"),
-            };
-            assert_eq!(got, want, "for `{text}`");
-        }
-        assert!(context.open(&path("inside")).is_err(), "a link is not opened");
-        assert!(context.open(&path("d/up/d/f")).is_err(), "nor followed on the way");
-    }
-
-    #[test]
-    fn attributes_of_the_host_alone_are_left_out() {
-        let (folder, context) = context("", |it| fs::write(it.join("f"), "x").unwrap());
-        xattr::set(folder.path().join("f"), "user.note", b"1").unwrap();
-        let tree = context.read(&TreePath::ROOT).unwrap();
-        let xattrs = &tree.get(&path("f")).unwrap().meta.xattrs;
-        assert_eq!(xattrs.get(b"user.note".as_slice()), Some(&b"1".to_vec()));
-    }
-}
+mod tests;

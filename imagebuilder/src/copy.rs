@@ -7,20 +7,20 @@
 //!
 //! **Architecture invariant:** no I/O: trees in, a tree out.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::{
     rootfs::{Rootfs, RootfsError},
-    tree::{Entry, Kind, Tree, TreePath},
+    tree::{Content, ContentOrigin, Entry, Kind, Meta, Tree, TreePath, Whence},
 };
 
 /// One thing to copy: a file, or the contents of a folder.
 #[derive(Clone, Debug)]
-pub struct Source<'a> {
-    /// Where it lies in.
-    pub tree: &'a Tree,
+pub struct Source {
+    /// Where it lies in: that and what lies in it alone.
+    pub tree: Tree,
     /// What it is.
     pub path: TreePath,
     /// The name that a file gets in a folder: a link's own, not that of what it points to.
@@ -58,15 +58,6 @@ pub struct Rules {
     pub now: i64,
 }
 
-/// What a layer will hold, and where each file came from.
-#[derive(Clone, Debug, Default)]
-pub struct Copied {
-    /// The tree of the layer.
-    pub tree: Tree,
-    /// For each file, its path in the tree of its source.
-    pub origins: BTreeMap<TreePath, TreePath>,
-}
-
 /// Why something cannot be copied.
 #[derive(Debug, Error)]
 pub enum CopyError {
@@ -100,14 +91,15 @@ pub enum CopyError {
     Rootfs(#[from] RootfsError),
 }
 
-/// Copies `sources` to `destination` on top of what is `below`.
+/// Copies `sources` to `destination` on top of what is `below`. Sources are used up: large trees are
+/// in memory only once.
 pub fn copy(
-    sources: &[Source<'_>],
+    sources: Vec<Source>,
     destination: &Destination,
     below: &Rootfs,
     rules: Rules,
-) -> Result<Copied, CopyError> {
-    let mut work = Work { below, rules, copied: Copied::default(), links: Vec::new() };
+) -> Result<Tree, CopyError> {
+    let mut work = Work { below, rules, copied: Tree::default(), links: Vec::new(), whence: None };
     if sources.is_empty() {
         return Ok(work.copied);
     }
@@ -120,12 +112,14 @@ pub fn copy(
         work.make_way(&target)?;
     }
     for source in sources {
-        match source.tree.get(&source.path) {
+        match source.tree.share(&source.path) {
             // Layers need not have an entry for the root.
             _ if source.path.is_root() => work.copy_folder(source, &target)?,
             Some(entry) if entry.is_folder() => work.copy_folder(source, &target)?,
-            Some(entry) if inside => work.copy_file(source, entry, &target.join(&source.name))?,
-            Some(entry) => work.copy_file(source, entry, &target)?,
+            Some(entry) if inside => {
+                work.copy_file(&source.path, entry, &target.join(&source.name))?;
+            }
+            Some(entry) => work.copy_file(&source.path, entry, &target)?,
             None => {}
         }
     }
@@ -135,40 +129,54 @@ pub fn copy(
 /// A tree with one folder and those on the way to it, as `WORKDIR` makes it; empty if the folder
 /// is there already.
 pub fn make_folder(path: &TreePath, below: &Rootfs, rules: Rules) -> Result<Tree, CopyError> {
-    let mut work = Work { below, rules, copied: Copied::default(), links: Vec::new() };
+    let mut work = Work { below, rules, copied: Tree::default(), links: Vec::new(), whence: None };
     let target = below.resolve(path, true)?;
     if target.is_root() || work.is_folder(&target) {
         return Ok(Tree::default());
     }
     work.make_way(&target)?;
-    Ok(work.copied.tree)
+    Ok(work.copied)
 }
 
 struct Work<'a> {
     below: &'a Rootfs,
     rules: Rules,
-    copied: Copied,
+    copied: Tree,
     links: Vec<Link>,
+    /// Where the files of the source at hand lie, once one is copied.
+    whence: Option<Arc<Whence>>,
 }
 
 /// A file that was another name of `first`; it may become one again when all is copied.
 struct Link {
     path: TreePath,
     first: TreePath,
-    /// The path of `first` in the tree of its source.
-    origin: TreePath,
+}
+
+/// Where a folder is copied from, and to.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    base: &'a TreePath,
+    target: &'a TreePath,
+}
+
+impl Place<'_> {
+    /// Where `path` is copied to.
+    fn of(self, path: &TreePath) -> Option<TreePath> {
+        path.relative_to(self.base).map(|it| it.below(self.target))
+    }
 }
 
 impl Work<'_> {
     fn find(&self, path: &TreePath) -> Option<&Entry> {
-        self.copied.tree.get(path).or_else(|| self.below.tree().get(path))
+        self.copied.get(path).or_else(|| self.below.tree().get(path))
     }
 
     fn is_folder(&self, path: &TreePath) -> bool {
         path.is_root() || self.find(path).is_some_and(Entry::is_folder)
     }
 
-    fn copy_folder(&mut self, source: &Source<'_>, target: &TreePath) -> Result<(), CopyError> {
+    fn copy_folder(&mut self, source: Source, target: &TreePath) -> Result<(), CopyError> {
         if let Some(parent) = target.parent() {
             self.make_way(&parent)?;
         }
@@ -180,10 +188,12 @@ impl Work<'_> {
             // The folder itself is made as any other: only what is in it is copied.
             _ => self.make_way(target)?,
         }
-        for (path, entry) in source.tree.subtree(&source.path) {
-            let Some(relative) = path.relative_to(&source.path) else { continue };
-            if !relative.is_root() {
-                self.copy_below(source, path, entry, &relative.below(target))?;
+        self.whence = None;
+        for (path, entry) in source.tree.into_entries() {
+            let relative = path.relative_to(&source.path).filter(|it| !it.is_root());
+            if let Some(relative) = relative {
+                let place = Place { base: &source.path, target };
+                self.copy_below(path, entry, &relative.below(target), place)?;
             }
         }
         Ok(())
@@ -191,58 +201,49 @@ impl Work<'_> {
 
     fn copy_below(
         &mut self,
-        source: &Source<'_>,
-        from: &TreePath,
-        entry: &Entry,
+        from: TreePath,
+        entry: Arc<Entry>,
         to: &TreePath,
+        place: Place<'_>,
     ) -> Result<(), CopyError> {
         refuse_whiteout(to)?;
         match self.find(to).map(Entry::is_folder) {
             Some(true) if !entry.is_folder() => {
-                return Err(CopyError::IsFolder { from: from.clone(), to: to.clone() });
+                return Err(CopyError::IsFolder { from, to: to.clone() });
             }
             Some(false) if entry.is_folder() => {
-                return Err(CopyError::NotFolder { from: from.clone(), to: to.clone() });
+                return Err(CopyError::NotFolder { from, to: to.clone() });
             }
             _ => {}
         }
         let first = match &entry.kind {
-            Kind::Hardlink(first) => source.tree.get(first).map(|it| (first, it)),
+            Kind::Hardlink(first) => place.of(first),
             _ => None,
         };
-        let (from, entry) = match first {
-            Some((first, entry)) => {
-                self.note_link(source, from, first, to);
-                (first, entry)
+        // Another name of a file is copied as a file of its own until all is there. The first name
+        // comes before it, and so was copied.
+        match first.map(|to| (self.copied.share(&to), to)) {
+            Some((Some(entry), first)) => {
+                self.put(to, entry, place);
+                self.links.push(Link { path: to.clone(), first });
             }
-            None => (from, entry),
-        };
-        self.put(to.clone(), entry);
-        self.copied.origins.insert(to.clone(), from.clone());
-        Ok(())
-    }
-
-    /// Another name of `first` is copied as a file of its own until all is there.
-    fn note_link(&mut self, source: &Source<'_>, from: &TreePath, first: &TreePath, to: &TreePath) {
-        if let Some(relative) = first.relative_to(&source.path)
-            && let Some(target) = target_of(from, to, &relative, source)
-        {
-            let (path, origin) = (to.clone(), first.clone());
-            self.links.push(Link { path, first: target, origin });
+            _ => self.put(to, entry, place),
         }
+        Ok(())
     }
 
     /// Makes hard links where both names are still those of the same file: a later source may
     /// have replaced one of them.
-    fn linked(mut self) -> Copied {
-        let Copied { tree, origins } = &mut self.copied;
-        for Link { path, first, origin } in &self.links {
-            let both = [path, first].map(|it| origins.get(it) == Some(origin));
-            // The first name has to come first in the layer too.
-            if both == [true, true]
+    fn linked(mut self) -> Tree {
+        let links = std::mem::take(&mut self.links);
+        for Link { path, first } in &links {
+            // Both have the same entry until one of them is replaced. The first name has to come
+            // first in the layer too.
+            if let [Some(entry), Some(other)] = [path, first].map(|it| self.copied.share(it))
+                && Arc::ptr_eq(&entry, &other)
                 && first < path
-                && let Some(Entry { kind: Kind::File(_), .. }) = tree.get(first)
-                && let Some(entry) = tree.get_mut(path)
+                && matches!(entry.kind, Kind::File(_))
+                && let Some(entry) = self.copied.get_mut(path)
             {
                 entry.kind = Kind::Hardlink(first.clone());
             }
@@ -252,19 +253,19 @@ impl Work<'_> {
 
     fn copy_file(
         &mut self,
-        source: &Source<'_>,
-        entry: &Entry,
+        from: &TreePath,
+        entry: Arc<Entry>,
         to: &TreePath,
     ) -> Result<(), CopyError> {
         refuse_whiteout(to)?;
         if self.is_folder(to) {
-            return Err(CopyError::IsFolder { from: source.path.clone(), to: to.clone() });
+            return Err(CopyError::IsFolder { from: from.clone(), to: to.clone() });
         }
         if let Some(parent) = to.parent() {
             self.make_way(&parent)?;
         }
-        self.put(to.clone(), entry);
-        self.copied.origins.insert(to.clone(), source.path.clone());
+        self.whence = None;
+        self.put(to, entry, Place { base: from, target: to });
         Ok(())
     }
 
@@ -274,7 +275,7 @@ impl Work<'_> {
         let mut way = TreePath::ROOT;
         for part in path.parts() {
             way = way.join(part);
-            if self.copied.tree.get(&way).is_some_and(Entry::is_folder) {
+            if self.copied.get(&way).is_some_and(Entry::is_folder) {
                 continue;
             }
             let mut entry = match self.find(&way) {
@@ -286,24 +287,40 @@ impl Work<'_> {
                 }
             };
             entry.meta.mtime = self.rules.epoch.unwrap_or(entry.meta.mtime);
-            self.copied.tree.insert(way.clone(), entry);
+            self.copied.insert(way.clone(), entry);
         }
         Ok(())
     }
 
-    fn put(&mut self, path: TreePath, entry: &Entry) {
+    fn put(&mut self, path: &TreePath, mut entry: Arc<Entry>, place: Place<'_>) {
         let Rules { owner, mode, epoch, .. } = self.rules;
-        let mut entry = entry.clone();
-        if let Some(Owner { uid, gid }) = owner {
-            (entry.meta.uid, entry.meta.gid) = (uid, gid);
+        let Meta { mode: its_mode, uid, gid, mtime, .. } = entry.meta;
+        let owner = owner.unwrap_or(Owner { uid, gid });
+        let mode = mode.filter(|_| !matches!(entry.kind, Kind::Symlink(_))).unwrap_or(its_mode);
+        let time = epoch.unwrap_or(mtime);
+        if (owner, mode, time) != (Owner { uid, gid }, its_mode, mtime) {
+            let meta = &mut Arc::make_mut(&mut entry).meta;
+            (meta.uid, meta.gid, meta.mode, meta.mtime) = (owner.uid, owner.gid, mode, time);
         }
-        if let Some(mode) = mode
-            && !matches!(entry.kind, Kind::Symlink(_))
+        self.relocate(&mut entry, place);
+        self.copied.insert(path.clone(), entry);
+    }
+
+    /// Says where the content of a file of the context is found from its new path.
+    fn relocate(&mut self, entry: &mut Arc<Entry>, place: Place<'_>) {
+        let Kind::File(Content { origin: ContentOrigin::Context(old), .. }) = &entry.kind else {
+            return;
+        };
+        let new = self.whence.get_or_insert_with(|| {
+            let (base, target) = (place.base.clone(), place.target.clone());
+            Arc::new(Whence { context: old.context.clone(), base, target })
+        });
+        // Another name of a file that was copied already says so.
+        if !Arc::ptr_eq(old, new)
+            && let Kind::File(content) = &mut Arc::make_mut(entry).kind
         {
-            entry.meta.mode = mode;
+            content.origin = ContentOrigin::Context(Arc::clone(new));
         }
-        entry.meta.mtime = epoch.unwrap_or(entry.meta.mtime);
-        self.copied.tree.insert(path, entry);
     }
 }
 
@@ -312,20 +329,6 @@ fn refuse_whiteout(path: &TreePath) -> Result<(), CopyError> {
         true => Err(CopyError::Whiteout(path.clone())),
         false => Ok(()),
     }
-}
-
-/// Where the first name of a hard link was copied to, given where another name was.
-fn target_of(
-    from: &TreePath,
-    to: &TreePath,
-    first: &TreePath,
-    source: &Source<'_>,
-) -> Option<TreePath> {
-    let relative = from.relative_to(&source.path)?;
-    let depth = to.parts().count() - relative.parts().count();
-    let base: Vec<&[u8]> = to.parts().take(depth).collect();
-    let base = TreePath::parse(&base.join(&b'/')).ok()?;
-    Some(first.below(&base))
 }
 
 #[cfg(test)]
@@ -338,7 +341,7 @@ mod tests {
     use crate::{
         digest::Digest,
         image::{Layer, OCI_LAYER},
-        tree::{Content, ContentOrigin, Meta},
+        tree::InLayer,
     };
 
     fn path(text: &str) -> TreePath {
@@ -354,7 +357,7 @@ mod tests {
             let content = Content {
                 digest: Digest::of(name.as_bytes()),
                 size: 1,
-                origin: ContentOrigin::Layer,
+                origin: ContentOrigin::Layer(InLayer::default()),
             };
             let kind = match kind {
                 "d" => Kind::Folder,
@@ -376,19 +379,19 @@ mod tests {
             diff_id: Digest::of(b""),
         };
         let mut rootfs = Rootfs::default();
-        rootfs.push(&tree(lines), &layer);
+        rootfs.push(&tree(lines), &layer).unwrap();
         rootfs
     }
 
     const RULES: Rules = Rules { owner: None, mode: None, epoch: None, now: 9 };
 
-    fn show(result: Result<Copied, CopyError>) -> String {
+    fn show(result: Result<Tree, CopyError>) -> String {
         let copied = match result {
             Ok(copied) => copied,
             Err(err) => return format!("{err}\n"),
         };
         let mut text = String::new();
-        for (path, Entry { kind, meta }) in copied.tree.entries() {
+        for (path, Entry { kind, meta }) in copied.entries() {
             let what = match kind {
                 Kind::Folder => "/".to_owned(),
                 Kind::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
@@ -406,12 +409,12 @@ mod tests {
             tree(&["d  755", "f a 644", "d d 700", "f d/b 600", "d d/e 711", "h d/z d/b", "l l a"]);
         let source = |it: &&str| {
             let path = path(it);
-            Source { tree: &from, name: path.name().unwrap_or_default().to_vec(), path }
+            Source { tree: from.clone(), name: path.name().unwrap_or_default().to_vec(), path }
         };
-        let sources: Vec<Source<'_>> = sources.iter().map(source).collect();
+        let sources: Vec<Source> = sources.iter().map(source).collect();
         let destination =
             Destination { path: path(destination), is_folder: destination.ends_with('/') };
-        want.assert_eq(&show(copy(&sources, &destination, &rootfs(below), RULES)));
+        want.assert_eq(&show(copy(sources, &destination, &rootfs(below), RULES)));
     }
 
     #[test]
@@ -494,11 +497,12 @@ mod tests {
     #[test]
     fn a_hard_link_is_a_file_of_its_own_where_its_first_name_was_replaced() {
         let from = tree(&["d 1 755", "f 1/a 644", "h 1/b 1/a", "d 2 755", "f 2/a 600"]);
-        let source = |it: &str| Source { tree: &from, path: path(it), name: Vec::new() };
+        let source = |it: &str| Source { tree: from.clone(), path: path(it), name: Vec::new() };
         let destination = Destination { path: path("x"), is_folder: true };
         let below = rootfs(&[]);
-        let copied = copy(&[source("1"), source("2")], &destination, &below, RULES).unwrap();
-        assert_eq!(copied.origins[&path("x/b")], path("1/a"));
+        let copied = copy(vec![source("1"), source("2")], &destination, &below, RULES).unwrap();
+        let Kind::File(content) = &copied.get(&path("x/b")).unwrap().kind else { panic!() };
+        assert_eq!(content.digest, Digest::of(b"1/a"));
         expect![[r#"
             x/ 755 0 9
             x/a 600 7 5
@@ -593,9 +597,9 @@ mod tests {
             now: 0,
         };
         let from = tree(&["f a 644", "l l a"]);
-        let source = |it: &str| Source { tree: &from, path: path(it), name: it.into() };
+        let source = |it: &str| Source { tree: from.clone(), path: path(it), name: it.into() };
         let destination = Destination { path: path("x/y"), is_folder: true };
-        let copied = copy(&[source("a"), source("l")], &destination, &rootfs(&[]), rules);
+        let copied = copy(vec![source("a"), source("l")], &destination, &rootfs(&[]), rules);
         expect![[r#"
             x/ 755 1 0
             x/y/ 755 1 0
@@ -615,6 +619,6 @@ mod tests {
             app/ 700 7 5
             app/x/ 755 0 9
         "#]]
-        .assert_eq(&show(Ok(Copied { tree, ..Copied::default() })));
+        .assert_eq(&show(Ok(tree)));
     }
 }

@@ -114,6 +114,11 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// The digest with these bytes, which someone made of a digest.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes of the digest itself.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,6 +1,6 @@
 //! What happens while images are built and carried: facts, not words.
 
-use crate::digest::Digest;
+use crate::{digest::Digest, layer};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub enum Event<'a> {
         size: u64,
         /// The digest of the blob.
         digest: Digest,
+        /// What it cost.
+        bytes: layer::Stats,
     },
     /// Something in the Dockerfile is suspicious.
     Warning {
@@ -67,6 +69,13 @@ pub enum Event<'a> {
     BlobExists {
         /// The blob.
         digest: Digest,
+    },
+    /// A registry took a blob from another of its repositories.
+    BlobMounted {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
     },
     /// Bytes of a blob were carried.
     BlobProgress {
@@ -102,4 +111,6 @@ pub enum Direction {
     Pull,
     /// From the store to a registry.
     Push,
+    /// From anywhere to anywhere.
+    Copy,
 }

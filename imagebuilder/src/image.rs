@@ -29,12 +29,19 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 /// The media type of docker's manifest list.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// The media type of a layer in docker's manifest.
-const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// The media type of the config in docker's manifest.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
 /// The most layers that an image may have here; container runtimes stop at 127.
-const MOST_LAYERS: usize = 1000;
+pub(crate) const MOST_LAYERS: usize = 1000;
+/// The most images that an index may name: those of a layout are in one.
+const MOST_ENTRIES: usize = 10_000;
+/// The most values that the JSON of a manifest or config may have: as values they take many times
+/// the bytes that they have as text.
+const MOST_VALUES: usize = 200_000;
 
 /// One layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +65,16 @@ pub enum Compression {
     Zstd,
     /// Not at all.
     None,
+}
+
+/// Whose media types an image has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Those of the OCI image spec.
+    #[default]
+    Oci,
+    /// Those of docker's manifests (version 2, schema 2).
+    Docker,
 }
 
 /// A complete image: what its blobs are called, and the two that are JSON.
@@ -131,6 +148,18 @@ pub enum ImageError {
         /// Layers of the config.
         diff_ids: usize,
     },
+    /// A layer is compressed in a way for which the format has no media type.
+    #[error(
+        "layer {0} is compressed with zstd, for which docker's manifests have no media type that \
+         docker reads"
+    )]
+    NoMediaType(Digest),
+    /// An index leads to more than is read.
+    #[error("the index names too many images, or indexes within indexes")]
+    LargeIndex,
+    /// The JSON has more values than any manifest or config should have.
+    #[error("the JSON has more than {MOST_VALUES} values")]
+    Bomb,
     /// There are too many layers.
     #[error("the manifest has {0} layers, which is more than rbuild reads")]
     TooMany(usize),
@@ -191,9 +220,53 @@ impl Compression {
     }
 }
 
+impl Format {
+    /// The media type of a manifest.
+    pub fn manifest(self) -> &'static str {
+        match self {
+            Self::Oci => OCI_MANIFEST,
+            Self::Docker => DOCKER_MANIFEST,
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Self::Oci => OCI_CONFIG,
+            Self::Docker => DOCKER_CONFIG,
+        }
+    }
+
+    /// The media type of a layer that is compressed so, if there is one that all read.
+    fn layer(self, compression: Compression) -> Option<&'static str> {
+        match (self, compression) {
+            (Self::Oci, compression) => Some(compression.media_type()),
+            (Self::Docker, Compression::Gzip) => Some(DOCKER_LAYER_GZIP),
+            (Self::Docker, Compression::None) => Some(DOCKER_LAYER),
+            (Self::Docker, Compression::Zstd) => None,
+        }
+    }
+}
+
+/// Refuses JSON that would take far more memory than its text: the values are counted before it
+/// is read.
+pub(crate) fn check_json(bytes: &[u8]) -> Result<(), ImageError> {
+    let (mut values, mut in_text, mut is_escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match (byte, in_text) {
+            (_, true) if is_escaped => is_escaped = false,
+            (b'\\', true) => is_escaped = true,
+            (b'"', _) => in_text = !in_text,
+            (b',' | b'[' | b'{', false) => values += 1,
+            _ => {}
+        }
+    }
+    if MOST_VALUES < values { Err(ImageError::Bomb) } else { Ok(()) }
+}
+
 impl Manifest {
     /// Reads a manifest of an image, OCI's or docker's.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        check_json(bytes)?;
         let wire: WireManifest = serde_json::from_slice(bytes).map_err(ImageError::Json)?;
         if MOST_LAYERS < wire.layers.len() {
             return Err(ImageError::TooMany(wire.layers.len()));
@@ -220,7 +293,11 @@ pub fn is_manifest(media_type: &str) -> bool {
 
 /// Reads an index (OCI image spec, `image-index.md`) or docker's list.
 pub fn parse_index(bytes: &[u8]) -> Result<Vec<IndexEntry>, ImageError> {
+    check_json(bytes)?;
     let wire: WireIndex = serde_json::from_slice(bytes).map_err(ImageError::Json)?;
+    if MOST_ENTRIES < wire.manifests.len() {
+        return Err(ImageError::LargeIndex);
+    }
     wire.manifests
         .into_iter()
         .map(|it| {
@@ -241,31 +318,58 @@ fn descriptor(wire: &WireDescriptor) -> Result<Descriptor, ImageError> {
 
 impl Image {
     /// Puts an image together from a config, layers, and what was added to the base's history.
-    pub fn assemble(config: &Config, layers: Vec<Layer>, created: &str, added: &[History]) -> Self {
+    pub fn assemble(
+        format: Format,
+        config: &Config,
+        layers: Vec<Layer>,
+        created: &str,
+        added: &[History],
+    ) -> Result<Self, ImageError> {
         let diff_ids: Vec<Digest> = layers.iter().map(|it| it.diff_id).collect();
         let config_bytes = config.finish(created, &diff_ids, added);
-        let layers: Vec<Layer> = layers.into_iter().map(in_oci).collect();
+        Self::with_manifest(format, config.clone(), config_bytes, layers)
+    }
+
+    /// Makes the manifest of an image whose config is there already; its bytes stay as they are.
+    pub fn of_config(
+        format: Format,
+        config_bytes: Vec<u8>,
+        layers: Vec<Layer>,
+    ) -> Result<Self, ImageError> {
+        check_json(&config_bytes)?;
+        let config = Config::parse(&config_bytes)?;
+        Self::with_manifest(format, config, config_bytes, layers)
+    }
+
+    fn with_manifest(
+        format: Format,
+        config: Config,
+        config_bytes: Vec<u8>,
+        layers: Vec<Layer>,
+    ) -> Result<Self, ImageError> {
+        let in_format = |it| in_format(format, it);
+        let layers: Vec<Layer> = layers.into_iter().map(in_format).collect::<Result<_, _>>()?;
         let describe = |it: &Layer| {
             let digest = it.digest.to_string();
             json!({ "mediaType": it.media_type, "digest": digest, "size": it.size })
         };
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
+            "mediaType": format.manifest(),
             "config": {
-                "mediaType": OCI_CONFIG,
+                "mediaType": format.config(),
                 "digest": Digest::of(&config_bytes).to_string(),
                 "size": config_bytes.len(),
             },
             "layers": layers.iter().map(describe).collect::<Vec<_>>(),
         });
-        Self {
-            media_type: OCI_MANIFEST.to_owned(),
+        Ok(Self {
+            media_type: format.manifest().to_owned(),
             manifest: manifest.to_string().into_bytes(),
             config_bytes,
-            config: config.clone(),
+            config,
             layers,
-        }
+        })
     }
 
     /// Reads an image from its manifest and config.
@@ -275,6 +379,7 @@ impl Image {
         config_bytes: Vec<u8>,
     ) -> Result<Self, ImageError> {
         let parsed = Manifest::parse(&manifest)?;
+        check_json(&config_bytes)?;
         let config = Config::parse(&config_bytes)?;
         let diff_ids = config.diff_ids();
         if diff_ids.len() != parsed.layers.len() {
@@ -296,24 +401,75 @@ impl Image {
         Digest::of(&self.manifest)
     }
 
+    /// The manifest, as others name it.
+    pub fn descriptor(&self) -> Descriptor {
+        let (digest, size) = (self.digest(), self.manifest.len() as u64);
+        Descriptor { media_type: self.media_type.clone(), digest, size }
+    }
+
     /// The digest of the config: what docker calls the image's id.
     pub fn config_digest(&self) -> Digest {
         Digest::of(&self.config_bytes)
     }
 }
 
-/// The same blob by the name that OCI has for its kind: the bytes of both are alike.
-fn in_oci(layer: Layer) -> Layer {
-    match Compression::of(&layer.media_type) {
-        Some(compression) => Layer { media_type: compression.media_type().to_owned(), ..layer },
-        None => layer,
-    }
+/// The same blob by the name that a format has for its kind: the bytes are alike in both.
+fn in_format(format: Format, layer: Layer) -> Result<Layer, ImageError> {
+    let Some(compression) = Compression::of(&layer.media_type) else { return Ok(layer) };
+    let media_type = format.layer(compression).ok_or(ImageError::NoMediaType(layer.digest))?;
+    Ok(Layer { media_type: media_type.to_owned(), ..layer })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Platform;
+
+    fn assembled(format: Format, layer: Layer) -> Result<Image, ImageError> {
+        let config = Config::scratch(&Platform::linux("aarch64"));
+        let history = History { created_by: "COPY a b".into(), empty_layer: false };
+        Image::assemble(format, &config, vec![layer], "2024-01-01T00:00:00Z", &[history])
+    }
+
+    #[test]
+    fn docker_gets_its_own_media_types_for_the_same_blobs() {
+        let layer = |media_type: &str| Layer {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(b"blob"),
+            size: 4,
+            diff_id: Digest::of(b"tar"),
+        };
+        for (given, want) in [(OCI_LAYER_GZIP, DOCKER_LAYER_GZIP), (OCI_LAYER, DOCKER_LAYER)] {
+            let docker = assembled(Format::Docker, layer(given)).unwrap();
+            assert_eq!(
+                (&*docker.media_type, &*docker.layers[0].media_type),
+                (DOCKER_MANIFEST, want)
+            );
+            let text = String::from_utf8(docker.manifest.clone()).unwrap();
+            assert!(text.contains(DOCKER_CONFIG) && text.contains(DOCKER_MANIFEST), "{text}");
+            assert!(!text.contains("oci"), "{text}");
+            let oci = assembled(Format::Oci, docker.layers[0].clone()).unwrap();
+            assert_eq!(oci.layers[0].media_type, given);
+            assert_eq!(oci.config_digest(), docker.config_digest());
+        }
+        let error = assembled(Format::Docker, layer(OCI_LAYER_ZSTD)).unwrap_err();
+        assert!(matches!(error, ImageError::NoMediaType(_)), "{error}");
+    }
+
+    #[test]
+    fn json_that_would_grow_in_memory_is_refused() {
+        let bomb = format!("{{\"manifests\":[{}1]}}", "1,".repeat(MOST_VALUES));
+        assert!(matches!(parse_index(bomb.as_bytes()), Err(ImageError::Bomb)));
+        assert!(matches!(Manifest::parse(bomb.as_bytes()), Err(ImageError::Bomb)));
+        let config =
+            format!("{{\"rootfs\":{{\"diff_ids\":[]}},\"x\":[{}1]}}", "1,".repeat(MOST_VALUES));
+        let image = Image::of_config(Format::Oci, config.into_bytes(), Vec::new());
+        assert!(matches!(image, Err(ImageError::Bomb)));
+        let text = format!(r#"["{}\"{}"]"#, ",".repeat(MOST_VALUES), "[".repeat(MOST_VALUES));
+        assert!(check_json(text.as_bytes()).is_ok(), "text is no values");
+        let deep = "[".repeat(100_000);
+        assert!(matches!(Manifest::parse(deep.as_bytes()), Err(ImageError::Json(_))));
+    }
 
     #[test]
     fn what_was_put_together_is_read_again() {
@@ -323,9 +479,7 @@ mod tests {
             size: 4,
             diff_id: Digest::of(b"tar"),
         };
-        let config = Config::scratch(&Platform::linux("aarch64"));
-        let history = History { created_by: "COPY a b".into(), empty_layer: false };
-        let image = Image::assemble(&config, vec![layer], "2024-01-01T00:00:00Z", &[history]);
+        let image = assembled(Format::Oci, layer).unwrap();
         let again =
             Image::parse(&image.media_type, image.manifest.clone(), image.config_bytes.clone())
                 .unwrap();

@@ -122,7 +122,8 @@ impl fmt::Display for Repository {
             return write!(f, "{}/{}", self.registry, self.path);
         }
         let short = match self.path.strip_prefix("library/") {
-            Some(name) if !name.contains('/') => name,
+            // 64 hex digits alone are no name, but an image's id.
+            Some(name) if !name.contains('/') && Digest::from_hex(name).is_none() => name,
             _ => &self.path,
         };
         match split_registry(short) {
@@ -166,6 +167,12 @@ impl Reference {
     #[must_use]
     pub fn pinned(&self, digest: Digest) -> Self {
         Self { repository: self.repository.clone(), tag: None, digest: Some(digest) }
+    }
+
+    /// The same tag and digest in another repository.
+    #[must_use]
+    pub fn in_repository(&self, repository: &Repository) -> Self {
+        Self { repository: repository.clone(), ..self.clone() }
     }
 
     /// The full name, with the registry.

@@ -1,15 +1,19 @@
 //! Speaks to registries of images, by the OCI distribution specification.
 //!
 //! Read in this order: [`Client`] (what can be asked), [`http`] (one exchange, bounded), [`auth`]
-//! with [`challenge`] and [`docker_config`] (who we are), [`upload`] (a blob in one request),
-//! [`retry`] (when to try again), [`error`] (what went wrong), [`ecr`] (Amazon's registries).
+//! with [`challenge`] and [`docker_config`] (who we are), [`upload`] (a body as it is read),
+//! [`pull`] (a blob comes, and a cut download goes on), [`read`] (it comes as it is read), [`push`] (a blob goes, or is mounted),
+//! [`streamed`] (one whose digest is not known yet), [`mirrors`] (where to pull from instead),
+//! [`trust`] (certificates), [`retry`] (when to try again), [`error`] (what went wrong), [`ecr`]
+//! (Amazon's registries).
 //!
 //! **Architecture invariant:** what a registry says is not trusted: content is right by its
 //! digest or it is an error, and every answer has a limit. What we say is in the names of
 //! [`crate::reference`], which need no escaping.
 //!
-//! **Architecture invariant:** every operation is whole: it is tried again from its start, never
-//! continued, so that no state of a connection or an upload can be wrong.
+//! **Architecture invariant:** an upload is whole: it is tried again from its start, never
+//! continued, so that no state of it can be wrong. A download goes on from the bytes that were
+//! received and hashed; whatever the registry says of it, the digest decides at the end.
 
 mod auth;
 mod challenge;
@@ -17,41 +21,53 @@ pub mod docker_config;
 pub mod ecr;
 mod error;
 mod http;
+pub mod mirrors;
+mod pull;
+mod push;
+mod read;
 mod retry;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
+mod streamed;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upload;
 
 use std::{
-    io::{self, Read, Write},
-    sync::Arc,
+    collections::HashSet,
+    io::{self, Read},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use reqwest::{
     Method, Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE},
 };
 use serde::Deserialize;
 
 use self::{
     auth::{Action, Auth, Entry, Scope},
     http::{Http, Request, Response},
+    mirrors::{By, Mirrors},
     retry::Tries,
 };
 pub use self::{
     auth::{Anonymous, Credential, CredentialFuture, Credentials, CredentialsError},
     error::{Answer, Call, Cause, RegistryError},
+    push::Placed,
+    read::Reading,
+    streamed::Stream,
 };
 use crate::{
-    digest::{Blob, Digest, Hashing},
+    digest::{Blob, Digest},
     reference::{Reference, Repository},
 };
 
 /// What registries allow a manifest at most (ECR: 4,194,304 bytes).
-const LONGEST_MANIFEST: usize = 4 * 1024 * 1024;
+pub(crate) const LONGEST_MANIFEST: usize = 4 * 1024 * 1024;
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -63,6 +79,15 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 pub struct Options {
     /// Registries without TLS: `host:port`, or `host` for all its ports. This machine is always.
     pub insecure: Vec<String>,
+    /// Where to pull from instead.
+    pub mirrors: Mirrors,
+    /// Is told of a mirror that failed, once; the next one, or the origin, is asked then.
+    pub mirror_failed: fn(&Repository, &RegistryError),
+    /// Folders with a folder `HOST[:PORT]` for each registry that has certificates of its own: CAs
+    /// in `*.crt`, ours in `NAME.cert` with its `NAME.key` (as docker has them).
+    pub certificates: Vec<PathBuf>,
+    /// More CAs that are trusted for all registries: files of certificates in PEM.
+    pub authorities: Vec<PathBuf>,
     /// How often one operation is tried before it fails.
     pub tries: u32,
     /// The pause after the first try; it doubles with each.
@@ -82,6 +107,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     http: Http,
     auth: Auth,
+    /// Mirrors that failed: they are not asked again.
+    failed: Mutex<HashSet<String>>,
 }
 
 /// A manifest as a registry gave it.
@@ -105,6 +132,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             insecure: Vec::new(),
+            mirrors: Mirrors::default(),
+            mirror_failed: |_, _| (),
+            certificates: Vec::new(),
+            authorities: Vec::new(),
             tries: 5,
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
@@ -117,14 +148,122 @@ impl Default for Options {
 impl Client {
     /// A client that knows who it is from `credentials`; connects to nothing yet.
     pub fn new(options: Options, credentials: Arc<dyn Credentials>) -> Self {
-        Self(Arc::new(Inner { http: Http::new(options), auth: Auth::new(credentials) }))
+        let (http, auth) = (Http::new(options), Auth::new(credentials));
+        Self(Arc::new(Inner { http, auth, failed: Mutex::default() }))
+    }
+
+    /// Makes sure that a registry lets us in. `Ok(false)` if it lets in everyone.
+    pub async fn log_in(&self, registry: &str) -> Result<bool, RegistryError> {
+        let name = format!("{registry}/login");
+        let reference: Reference =
+            name.parse().map_err(|_| RegistryError::NoUrl(registry.to_owned()))?;
+        let scope = Scope::new(reference.repository(), Action::LogIn);
+        let request = Request::new(Method::GET, self.base(registry, "")?);
+        let mut tries = self.tries();
+        loop {
+            match self.try_log_in(&scope, &request).await {
+                Err(error) if tries.again(&error).await => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_log_in(&self, scope: &Scope, request: &Request) -> Result<bool, RegistryError> {
+        let mut entry = self.0.auth.enter(&self.0.http, scope).await?;
+        let response = self.send(&mut entry, request).await?;
+        let what = || format!("registry `{}`", scope.registry());
+        success(response, &entry, scope, what).await?;
+        Ok(entry.had_credential())
+    }
+
+    fn tries(&self) -> Tries<'_> {
+        Tries::new(self.0.http.options())
+    }
+
+    /// For what there is another place to get it from.
+    fn few_tries(&self) -> Tries<'_> {
+        Tries::at_most(self.0.http.options(), 2)
+    }
+
+    /// The mirrors of a repository that have not failed yet.
+    fn mirrors(&self, repository: &Repository, by: By) -> Result<Vec<Repository>, RegistryError> {
+        let mut mirrors = self.0.http.options().mirrors.of(repository, by)?;
+        let failed = self.0.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        mirrors.retain(|it| !failed.contains(it.registry()));
+        Ok(mirrors)
+    }
+
+    /// Where the repository itself is.
+    fn origin(&self, repository: &Repository) -> Result<Repository, RegistryError> {
+        self.0.http.options().mirrors.origin(repository)
+    }
+
+    fn allowed(&self, repository: &Repository) -> Result<(), RegistryError> {
+        self.0.http.options().mirrors.allowed(repository)
+    }
+
+    /// That a mirror has not got something is no fault of it; one with a fault is left alone.
+    fn pass_over(&self, mirror: &Repository, error: &RegistryError) {
+        if matches!(error, RegistryError::NotFound { .. }) {
+            return;
+        }
+        let mut failed = self.0.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.insert(mirror.registry().to_owned()) {
+            (self.0.http.options().mirror_failed)(mirror, error);
+        }
     }
 
     /// The manifest or index that `reference` names: by its digest if it has one, else its tag.
+    /// Mirrors are asked first.
     pub async fn manifest(&self, reference: &Reference) -> Result<Manifest, RegistryError> {
-        let scope = scope(reference.repository(), Action::Pull);
+        let repository = reference.repository();
+        for mirror in self.mirrors(repository, By::of(reference))? {
+            let there = reference.in_repository(&mirror);
+            match self.manifest_at(&there, self.few_tries()).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => self.pass_over(&mirror, &error),
+            }
+        }
+        let there = reference.in_repository(&self.origin(repository)?);
+        self.manifest_at(&there, self.tries()).await
+    }
+
+    /// The digest of the manifest that `reference` names, or nothing if there is no such one.
+    /// Mirrors are asked first.
+    pub async fn manifest_digest(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, RegistryError> {
+        let repository = reference.repository();
+        for mirror in self.mirrors(repository, By::of(reference))? {
+            let there = reference.in_repository(&mirror);
+            match self.manifest_digest_at(&there, self.few_tries()).await {
+                Ok(Some(digest)) => return Ok(Some(digest)),
+                Ok(None) => {}
+                Err(error) => self.pass_over(&mirror, &error),
+            }
+        }
+        let there = reference.in_repository(&self.origin(repository)?);
+        self.manifest_digest_at(&there, self.tries()).await
+    }
+
+    /// As [`Client::manifest_digest`], of the registry that the name names, and no mirror of it:
+    /// where a push goes.
+    pub async fn pushed_digest(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, RegistryError> {
+        self.allowed(reference.repository())?;
+        self.manifest_digest_at(reference, self.tries()).await
+    }
+
+    async fn manifest_at(
+        &self,
+        reference: &Reference,
+        mut tries: Tries<'_>,
+    ) -> Result<Manifest, RegistryError> {
+        let scope = Scope::new(reference.repository(), Action::Pull);
         let request = self.manifest_request(Method::GET, reference)?;
-        let mut tries = Tries::new(self.0.http.options());
         loop {
             match self.try_manifest(reference, &scope, &request).await {
                 Err(error) if tries.again(&error).await => {}
@@ -133,14 +272,13 @@ impl Client {
         }
     }
 
-    /// The digest of the manifest that `reference` names, or nothing if there is no such one.
-    pub async fn manifest_digest(
+    async fn manifest_digest_at(
         &self,
         reference: &Reference,
+        mut tries: Tries<'_>,
     ) -> Result<Option<Digest>, RegistryError> {
-        let scope = scope(reference.repository(), Action::Pull);
+        let scope = Scope::new(reference.repository(), Action::Pull);
         let request = self.manifest_request(Method::HEAD, reference)?;
-        let mut tries = Tries::new(self.0.http.options());
         loop {
             match self.try_manifest_digest(reference, &scope, &request).await {
                 Err(error) if tries.again(&error).await => {}
@@ -150,59 +288,18 @@ impl Client {
         }
     }
 
-    /// Whether the repository has a blob.
+    /// Whether the repository has a blob; mirrors are not asked.
     pub async fn blob_exists(
         &self,
         repository: &Repository,
         digest: Digest,
     ) -> Result<bool, RegistryError> {
-        let scope = scope(repository, Action::Pull);
+        let scope = Scope::new(repository, Action::Pull);
         let url = self.url(repository, &format!("blobs/{digest}"))?;
         let request = Request::new(Method::HEAD, url);
-        let mut tries = Tries::new(self.0.http.options());
+        let mut tries = self.tries();
         loop {
             match self.try_blob_exists(&scope, &request).await {
-                Err(error) if tries.again(&error).await => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Writes a blob to a writer that `open` gives anew for each try, and gives back the one that
-    /// has all of it, verified and flushed.
-    pub async fn pull_blob<W: Write + Send>(
-        &self,
-        repository: &Repository,
-        blob: Blob,
-        mut open: impl FnMut() -> io::Result<W> + Send,
-        progress: Progress<'_>,
-    ) -> Result<W, RegistryError> {
-        let scope = scope(repository, Action::Pull);
-        let url = self.url(repository, &format!("blobs/{}", blob.digest))?;
-        let request = Request::new(Method::GET, url);
-        let mut tries = Tries::new(self.0.http.options());
-        loop {
-            match self.try_pull_blob(&scope, &request, blob, &mut open, progress).await {
-                Err(error) if tries.again(&error).await => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Uploads a blob, in one request, whether or not the repository has it.
-    pub async fn push_blob(
-        &self,
-        repository: &Repository,
-        blob: Blob,
-        open: Open<'_>,
-        progress: Progress<'_>,
-    ) -> Result<(), RegistryError> {
-        let scope = scope(repository, Action::Push);
-        let url = self.url(repository, "blobs/uploads/")?;
-        let begin = Request::new(Method::POST, url);
-        let mut tries = Tries::new(self.0.http.options());
-        loop {
-            match self.try_push_blob(&scope, &begin, blob, open, progress).await {
                 Err(error) if tries.again(&error).await => {}
                 result => return result,
             }
@@ -216,8 +313,9 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
+        self.allowed(target.repository())?;
         let digest = Digest::of(bytes);
-        let scope = scope(target.repository(), Action::Push);
+        let scope = Scope::new(target.repository(), Action::Push);
         let name = target.tag().map_or_else(|| digest.to_string(), ToOwned::to_owned);
         let url = self.url(target.repository(), &format!("manifests/{name}"))?;
         let mut request = Request { body: bytes.into(), ..Request::new(Method::PUT, url) };
@@ -227,10 +325,12 @@ impl Client {
             RegistryError::Garbage { what, call: Call::new(&Method::PUT, &request.url) }
         })?;
         request.headers.insert(CONTENT_TYPE, media_type);
-        let mut tries = Tries::new(self.0.http.options());
+        let (mut tries, mut once_more) = (self.tries(), self.few_tries());
         loop {
             match self.try_push_manifest(target, &scope, &request, digest).await {
                 Err(error) if tries.again(&error).await => {}
+                // It was read here as a manifest: it may have arrived as something else.
+                Err(error) if error.is_invalid_manifest() && once_more.anew(&error).await => {}
                 result => return result.map(|()| digest),
             }
         }
@@ -288,74 +388,6 @@ impl Client {
         }
     }
 
-    async fn try_pull_blob<W: Write + Send>(
-        &self,
-        scope: &Scope,
-        request: &Request,
-        blob: Blob,
-        open: &mut (impl FnMut() -> io::Result<W> + Send),
-        progress: Progress<'_>,
-    ) -> Result<W, RegistryError> {
-        let Blob { digest, size } = blob;
-        let unwritable = |source| RegistryError::Sink { digest, source };
-        let what = || format!("blob `{digest}` of `{}`", scope.repository);
-        let mut response = self.get(scope, request, what).await?;
-        let call = response.call.clone();
-        if let Some(found) = response.size().filter(|it| *it != size) {
-            return Err(RegistryError::SizeMismatch { expected: size, found, call });
-        }
-        let mut sink = Hashing::new(open().map_err(unwritable)?);
-        let mut received = 0;
-        progress(received);
-        while let Some(chunk) = response.chunk().await? {
-            let chunk = chunk.as_ref();
-            received += chunk.len() as u64;
-            if size < received {
-                return Err(RegistryError::TooLarge { limit: size, call });
-            }
-            sink.write_all(chunk).map_err(unwritable)?;
-            progress(received);
-        }
-        if received < size {
-            return Err(RegistryError::Cut { call, source: None });
-        }
-        sink.flush().map_err(unwritable)?;
-        let (sink, found, _) = sink.finish();
-        agree(Some(digest), found, || call)?;
-        Ok(sink)
-    }
-
-    async fn try_push_blob(
-        &self,
-        scope: &Scope,
-        begin: &Request,
-        blob: Blob,
-        open: Open<'_>,
-        progress: Progress<'_>,
-    ) -> Result<(), RegistryError> {
-        let what = || format!("repository `{}`", scope.repository);
-        let mut entry = self.0.auth.enter(&self.0.http, scope).await?;
-        loop {
-            let response = self.send(&mut entry, begin).await?;
-            let response = success(response, &entry, scope, what).await?;
-            let url = upload_url(&response, blob.digest)?;
-            let same = url.origin() == begin.url.origin();
-            let authorization = entry.authorization().filter(|_| same);
-            let mut response =
-                upload::put(&self.0.http, &url, authorization, blob, open, progress).await?;
-            response.foreign = !same;
-            if entry.renew(&response).await? {
-                continue;
-            }
-            if response.status().as_u16() == 404 {
-                let answer = Box::new(response.read_answer().await);
-                return Err(RegistryError::UploadLost { answer });
-            }
-            let response = success(response, &entry, scope, what).await?;
-            return agree(named_digest(&response), blob.digest, || response.call.clone());
-        }
-    }
-
     async fn try_push_manifest(
         &self,
         target: &Reference,
@@ -366,6 +398,21 @@ impl Client {
         let what = || format!("repository `{}`, or a blob of image `{target}`", scope.repository);
         let response = self.get(scope, request, what).await?;
         agree(named_digest(&response), digest, || response.call.clone())
+    }
+
+    /// As [`Client::get`]; a piece of what was asked for will do if a piece was asked for.
+    async fn get_piece(
+        &self,
+        scope: &Scope,
+        request: &Request,
+        what: impl FnOnce() -> String,
+    ) -> Result<Response, RegistryError> {
+        let mut entry = self.0.auth.enter(&self.0.http, scope).await?;
+        let response = self.send(&mut entry, request).await?;
+        if response.status().as_u16() == 206 && request.headers.contains_key(RANGE) {
+            return Ok(response);
+        }
+        success(response, &entry, scope, what).await
     }
 
     /// Sends a request with what it takes to be let in; anything but success is an error.
@@ -410,15 +457,14 @@ impl Client {
     }
 
     fn url(&self, repository: &Repository, rest: &str) -> Result<Url, RegistryError> {
-        let (registry, path) = (repository.registry(), repository.path());
+        self.base(repository.registry(), &format!("{}/{rest}", repository.path()))
+    }
+
+    fn base(&self, registry: &str, rest: &str) -> Result<Url, RegistryError> {
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-        let text = format!("{}://{host}/v2/{path}/{rest}", self.0.http.scheme(registry));
+        let text = format!("{}://{host}/v2/{rest}", self.0.http.scheme(registry));
         Url::parse(&text).map_err(|_| RegistryError::NoUrl(text))
     }
-}
-
-fn scope(repository: &Repository, action: Action) -> Scope {
-    Scope { repository: repository.clone(), action }
 }
 
 /// Any of 200, 201, 202 and 204 will do: registries differ in which they give.
@@ -450,17 +496,6 @@ fn agree(
         }
         _ => Ok(()),
     }
-}
-
-/// Where an upload goes, with the digest that completes it.
-fn upload_url(begun: &Response, digest: Digest) -> Result<Url, RegistryError> {
-    let Some(location) = begun.header(LOCATION.as_str()) else {
-        let what = "the answer does not say where to upload to".into();
-        return Err(RegistryError::Garbage { what, call: begun.call.clone() });
-    };
-    let mut url = http::resolve(begun.url(), location, &begun.call)?;
-    url.query_pairs_mut().append_pair("digest", &digest.to_string());
-    Ok(url)
 }
 
 /// What of a manifest says what kind of manifest it is.

@@ -4,24 +4,29 @@
 //! no `.`, no empty component, and does not start with a slash.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map},
     ffi::OsStr,
     fs::File,
-    io,
-    ops::Bound,
-    os::unix::ffi::OsStrExt,
+    io::{self, Read},
+    ops::{Bound, Deref, DerefMut},
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use thiserror::Error;
 
-use crate::{context::Context, digest::Digest};
+use crate::{
+    context::Context,
+    digest::{Digest, Framed},
+};
 
 /// A path below a root, e.g., `usr/bin/env`; the empty path is the root itself.
 ///
-/// Paths are bytes: file names on Linux need not be text.
+/// Paths are bytes: file names on Linux need not be text. A clone costs nothing: trees of many files
+/// have the same paths several times. None is the root.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TreePath(Vec<u8>);
+pub struct TreePath(Option<Arc<[u8]>>);
 
 /// Why some bytes are no path below a root.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -45,10 +50,11 @@ const MOST_LINKS: usize = 40;
 /// Gives the target of a path that is a link, and is told whether it is the last component.
 pub type FindLink<'a, E> = &'a mut dyn FnMut(&TreePath, bool) -> Result<Option<Vec<u8>>, E>;
 
-/// What a layer holds.
+/// What a layer holds. Entries are shared between trees until one is changed: the same files are
+/// in several of them.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    entries: BTreeMap<TreePath, Entry>,
+    entries: BTreeMap<TreePath, Arc<Entry>>,
 }
 
 /// One thing in a tree.
@@ -72,8 +78,13 @@ pub struct Meta {
     /// When the content was changed, in seconds since 1970.
     pub mtime: i64,
     /// Extended attributes, sorted by name.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
 }
+
+/// Extended attributes, sorted by name. Few files have some, and so they take the place of a
+/// pointer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Xattrs(Option<Arc<BTreeMap<Vec<u8>, Vec<u8>>>>);
 
 /// What an entry is.
 #[derive(Clone, Debug)]
@@ -118,16 +129,65 @@ pub struct Content {
 #[derive(Clone, Debug)]
 pub enum ContentOrigin {
     /// In the build context.
-    Context(Context, TreePath),
+    Context(Arc<Whence>),
     /// In a file that rbuild made.
     File(PathBuf),
+    /// In a file that rbuild made, from this byte on, with others.
+    Part(Arc<File>, u64),
     /// In a layer of an image, and has to be taken out of it first (see [`crate::rootfs`]).
-    Layer,
+    Layer(InLayer),
+}
+
+/// Where files of the context lie: what is `target` in a tree is `base` in the context, and so is
+/// what lies below. That is a value for all files that were copied at once, and none for each.
+#[derive(Debug)]
+pub struct Whence {
+    /// The context.
+    pub context: Context,
+    /// Where the files lie in it.
+    pub base: TreePath,
+    /// Where they lie in the tree.
+    pub target: TreePath,
+}
+
+/// Which member of which layer of a stack holds a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InLayer {
+    /// The layer, counted from the lowest.
+    pub layer: u32,
+    /// The member of its tar stream.
+    pub member: u32,
+}
+
+/// The content of a file, to be read from its beginning.
+#[derive(Debug)]
+pub struct Opened {
+    file: Arc<File>,
+    start: u64,
+    /// The bytes that belong to it; none if all that there are do.
+    size: Option<u64>,
+    at: u64,
+}
+
+/// Whether a file is what it was when its digest was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Still {
+    /// It is: its filesystem would have noticed a change.
+    Same,
+    /// It was changed.
+    Changed,
+    /// Only its content can tell.
+    Unknown,
 }
 
 impl TreePath {
     /// The root itself.
-    pub const ROOT: Self = Self(Vec::new());
+    pub const ROOT: Self = Self(None);
+
+    /// The path of bytes that are clean already.
+    fn of(bytes: &[u8]) -> Self {
+        Self((!bytes.is_empty()).then(|| bytes.into()))
+    }
 
     /// Cleans a path as it is written: a leading slash, `.` and double slashes are dropped.
     pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
@@ -165,20 +225,19 @@ impl TreePath {
     /// The path with one more component.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
-        let mut bytes = self.0.clone();
-        if !bytes.is_empty() {
-            bytes.push(b'/');
+        match self.is_root() {
+            true => Self::of(name),
+            false => Self(Some([self.as_bytes(), b"/", name].concat().into())),
         }
-        bytes.extend_from_slice(name);
-        Self(bytes)
     }
 
     /// This path below `base`.
     #[must_use]
     pub fn below(&self, base: &Self) -> Self {
-        match self.is_root() {
-            true => base.clone(),
-            false => base.join(&self.0),
+        match (self.is_root(), base.is_root()) {
+            (true, _) => base.clone(),
+            (false, true) => self.clone(),
+            (false, false) => base.join(self.as_bytes()),
         }
     }
 
@@ -187,11 +246,22 @@ impl TreePath {
         if base.is_root() {
             return Some(self.clone());
         }
-        let rest = self.0.strip_prefix(base.0.as_slice())?;
+        let rest = self.as_bytes().strip_prefix(base.as_bytes())?;
         match rest.split_first() {
             None => Some(Self::ROOT),
-            Some((b'/', rest)) => Some(Self(rest.to_vec())),
+            Some((b'/', rest)) => Some(Self::of(rest)),
             Some(_) => None,
+        }
+    }
+
+    /// The bytes after `base`, or all if it does not lie there.
+    fn bytes_after(&self, base: &Self) -> &[u8] {
+        let rest = self.as_bytes().strip_prefix(base.as_bytes());
+        match rest.and_then(<[u8]>::split_first) {
+            _ if base.is_root() => self.as_bytes(),
+            Some((b'/', rest)) => rest,
+            _ if self == base => b"",
+            _ => self.as_bytes(),
         }
     }
 
@@ -202,7 +272,7 @@ impl TreePath {
         }
         let from = [self.as_bytes(), b"/"].concat();
         let to = [self.as_bytes(), b"0"].concat(); // `0` follows `/`
-        (Bound::Included(Self(from)), Bound::Excluded(Self(to)))
+        (Bound::Included(Self::of(&from)), Bound::Excluded(Self::of(&to)))
     }
 
     /// The folder that it is in; none for the root.
@@ -210,18 +280,19 @@ impl TreePath {
         if self.is_root() {
             return None;
         }
-        let end = self.0.iter().rposition(|it| *it == b'/').unwrap_or(0);
-        Some(Self(self.0[..end].to_vec()))
+        let bytes = self.as_bytes();
+        let end = bytes.iter().rposition(|it| *it == b'/').unwrap_or(0);
+        Some(Self::of(&bytes[..end]))
     }
 
     /// The last component; none for the root.
     pub fn name(&self) -> Option<&[u8]> {
-        self.0.rsplit(|it| *it == b'/').next().filter(|it| !it.is_empty())
+        self.as_bytes().rsplit(|it| *it == b'/').next().filter(|it| !it.is_empty())
     }
 
     /// The components.
     pub fn parts(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.0.split(|it| *it == b'/').filter(|it| !it.is_empty())
+        self.as_bytes().split(|it| *it == b'/').filter(|it| !it.is_empty())
     }
 
     /// Follows the links on the way to this path and at its end, as in a `chroot`; none if there
@@ -251,26 +322,26 @@ impl TreePath {
 
     /// Whether it is the root itself.
     pub fn is_root(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// The bytes, without a slash at the start or the end.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// As a path for calls of the system, relative to the root.
     pub fn as_path(&self) -> &Path {
         match self.is_root() {
             true => Path::new("."),
-            false => Path::new(OsStr::from_bytes(&self.0)),
+            false => Path::new(OsStr::from_bytes(self.as_bytes())),
         }
     }
 }
 
 impl std::fmt::Display for TreePath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
     }
 }
 
@@ -281,35 +352,107 @@ impl std::fmt::Debug for TreePath {
 }
 
 impl Content {
-    /// Opens the content. What is read is compared with [`Content::digest`] by who reads it.
-    pub fn open(&self) -> io::Result<File> {
+    /// Opens the content of the file that is `path` in its tree. What is read is compared with
+    /// [`Content::digest`] by who reads it, unless [`Content::still`] can tell it for less.
+    pub fn open(&self, path: &TreePath) -> io::Result<Opened> {
+        let (file, start, size) = match &self.origin {
+            ContentOrigin::Context(whence) => (whence.open(path)?.into(), 0, None),
+            ContentOrigin::File(path) => (File::open(path)?.into(), 0, None),
+            ContentOrigin::Part(file, start) => (Arc::clone(file), *start, Some(self.size)),
+            ContentOrigin::Layer(_) => {
+                return Err(io::Error::other("the content lies in a layer"));
+            }
+        };
+        Ok(Opened { file, start, size, at: 0 })
+    }
+
+    /// Whether what [`Content::open`] gave, and was read to its end since, still is what the digest
+    /// was made of.
+    pub fn still(&self, opened: &Opened) -> io::Result<Still> {
         match &self.origin {
-            ContentOrigin::Context(context, path) => context.open(path),
-            ContentOrigin::File(path) => File::open(path),
-            ContentOrigin::Layer => Err(io::Error::other("the content lies in a layer")),
+            ContentOrigin::Context(whence) => whence.context.still(self, &opened.file),
+            ContentOrigin::File(_) | ContentOrigin::Part(..) | ContentOrigin::Layer(_) => {
+                Ok(Still::Unknown)
+            }
         }
+    }
+}
+
+impl Whence {
+    fn open(&self, path: &TreePath) -> io::Result<File> {
+        match path.relative_to(&self.target) {
+            Some(rest) => self.context.open(&rest.below(&self.base)),
+            None => Err(io::Error::other("the file was copied elsewhere")),
+        }
+    }
+}
+
+impl Opened {
+    /// Reads from the middle, as far as there is something.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = self.size.map_or(u64::MAX, |it| it.saturating_sub(offset));
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        self.file.read_at(&mut buffer[..length], self.start.saturating_add(offset))
+    }
+
+    /// Reads all of `buffer` from the middle.
+    pub fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read_at(buffer, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    buffer = &mut buffer[count..];
+                    offset += count as u64;
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Opened {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
 }
 
 impl Tree {
     /// Adds an entry, or replaces the one that was there.
-    pub fn insert(&mut self, path: TreePath, entry: Entry) {
-        self.entries.insert(path, entry);
+    pub fn insert(&mut self, path: TreePath, entry: impl Into<Arc<Entry>>) {
+        self.entries.insert(path, entry.into());
     }
 
     /// The entry at `path`.
     pub fn get(&self, path: &TreePath) -> Option<&Entry> {
-        self.entries.get(path)
+        self.entries.get(path).map(Arc::as_ref)
     }
 
     /// All entries, sorted by path.
     pub fn entries(&self) -> impl Iterator<Item = (&TreePath, &Entry)> {
-        self.entries.iter()
+        self.entries.iter().map(|(path, entry)| (path, entry.as_ref()))
     }
 
-    /// The entry at `path`, to change it.
+    /// All that lies in or is `base`, sorted by path, for another tree to share it.
+    pub fn shared_subtree<'a>(
+        &'a self,
+        base: &'a TreePath,
+    ) -> impl Iterator<Item = (&'a TreePath, &'a Arc<Entry>)> {
+        let itself = self.entries.get_key_value(base);
+        itself.into_iter().chain(self.entries.range(base.range_below()))
+    }
+
+    /// All entries, to change them; other trees keep theirs.
+    pub fn shared_entries_mut(&mut self) -> impl Iterator<Item = &mut Arc<Entry>> {
+        self.entries.values_mut()
+    }
+
+    /// The entry at `path`, to change it; other trees keep theirs.
     pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Entry> {
-        self.entries.get_mut(path)
+        self.entries.get_mut(path).map(Arc::make_mut)
     }
 
     /// Whether there is nothing in it.
@@ -346,8 +489,17 @@ impl Tree {
         &'a self,
         base: &'a TreePath,
     ) -> impl Iterator<Item = (&'a TreePath, &'a Entry)> {
-        let itself = self.entries.get_key_value(base);
-        itself.into_iter().chain(self.entries.range(base.range_below()))
+        self.shared_subtree(base).map(|(path, entry)| (path, entry.as_ref()))
+    }
+
+    /// The entry at `path`, for another tree to share it.
+    pub fn share(&self, path: &TreePath) -> Option<Arc<Entry>> {
+        self.entries.get(path).cloned()
+    }
+
+    /// All entries, sorted by path, one after the other taken out.
+    pub fn into_entries(self) -> impl Iterator<Item = (TreePath, Arc<Entry>)> {
+        self.entries.into_iter()
     }
 
     /// The names directly in the folder `base`.
@@ -360,11 +512,62 @@ impl Tree {
 
     /// The bytes of all contents.
     pub fn size(&self) -> u64 {
-        let size = |entry: &Entry| match &entry.kind {
+        let size = |entry: &Arc<Entry>| match &entry.kind {
             Kind::File(content) => content.size,
             _ => 0,
         };
         self.entries.values().map(size).sum()
+    }
+
+    /// A digest over what lies in or is `base`, times aside: what is equal has equal digests,
+    /// wherever it lies.
+    ///
+    /// Times are in no key, as in `BuildKit`: a file that was only touched does not make a new
+    /// layer.
+    pub fn fingerprint(&self, base: &TreePath) -> Digest {
+        let mut framed = Framed::new("rbuild tree 2");
+        for (path, entry) in self.subtree(base) {
+            framed.add(path.bytes_after(base));
+            entry.add_to(&mut framed, base);
+        }
+        framed.finish()
+    }
+}
+
+impl FromIterator<(TreePath, Arc<Entry>)> for Tree {
+    fn from_iter<I: IntoIterator<Item = (TreePath, Arc<Entry>)>>(entries: I) -> Self {
+        Self { entries: entries.into_iter().collect() }
+    }
+}
+
+impl Deref for Xattrs {
+    type Target = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn deref(&self) -> &Self::Target {
+        static NONE: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for Xattrs {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl FromIterator<(Vec<u8>, Vec<u8>)> for Xattrs {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>>(pairs: I) -> Self {
+        let map: BTreeMap<_, _> = pairs.into_iter().collect();
+        Self((!map.is_empty()).then(|| Arc::new(map)))
+    }
+}
+
+impl<'a> IntoIterator for &'a Xattrs {
+    type Item = (&'a Vec<u8>, &'a Vec<u8>);
+    type IntoIter = btree_map::Iter<'a, Vec<u8>, Vec<u8>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
@@ -375,9 +578,49 @@ impl Entry {
         Self { kind: Kind::Folder, meta }
     }
 
+    /// Which member of a layer holds its content, if it is a file that lies in one.
+    pub fn in_layer(&self) -> Option<InLayer> {
+        match &self.kind {
+            Kind::File(Content { origin: ContentOrigin::Layer(place), .. }) => Some(*place),
+            _ => None,
+        }
+    }
+
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         matches!(self.kind, Kind::Folder)
+    }
+
+    /// Adds all that makes it what it is, its time aside; names of files are seen from `base`.
+    fn add_to(&self, framed: &mut Framed, base: &TreePath) {
+        let device = |tag: u8, Device { major, minor }: Device| {
+            let number = u64::from(major) << 32 | u64::from(minor);
+            (tag, number.to_le_bytes())
+        };
+        let Meta { mode, uid, gid, mtime: _, xattrs } = &self.meta;
+        let (tag, number) = match &self.kind {
+            Kind::Folder => (b'd', [0; 8]),
+            Kind::File(content) => (b'f', content.size.to_le_bytes()),
+            Kind::Symlink(_) => (b'l', [0; 8]),
+            Kind::Hardlink(_) => (b'h', [0; 8]),
+            Kind::CharDevice(number) => device(b'c', *number),
+            Kind::BlockDevice(number) => device(b'b', *number),
+            Kind::Fifo => (b'p', [0; 8]),
+        };
+        let count = xattrs.len() as u64;
+        let mode = u64::from(*mode);
+        let numbers = [mode, *uid, *gid, count].map(u64::to_le_bytes);
+        framed.add([&[tag][..], &number, numbers.as_flattened()].concat());
+        match &self.kind {
+            Kind::File(content) => framed.add(content.digest.as_bytes()),
+            Kind::Symlink(target) => framed.add(target),
+            Kind::Hardlink(first) => framed.add(first.bytes_after(base)),
+            _ => {}
+        }
+        for (name, value) in xattrs {
+            framed.add(name);
+            framed.add(value);
+        }
     }
 }
 

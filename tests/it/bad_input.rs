@@ -4,7 +4,6 @@
 use std::{
     fs,
     os::unix::fs::symlink,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -416,13 +415,13 @@ fn digits_of_a_digest_are_no_name_to_push_by() {
 #[test]
 fn a_damaged_image_is_not_saved() {
     let sandbox = sandbox_with_context();
-    build(&sandbox, "x");
-    let size = |path: &Path| fs::metadata(path).expect("blob").len();
-    let blobs = store::files(&store::blobs(&sandbox.store()));
-    let layer = blobs.iter().min_by_key(|it| size(it)).expect("a blob");
-    let damaged = vec![b'x'; fs::read(layer).expect("blob").len()];
-    fs::write(layer, damaged).expect("blob");
     for path in ["saved", "saved.tar"] {
+        build(&sandbox, "x");
+        let packs = store::files(&sandbox.store().join("packs"));
+        for pack in packs.iter().filter(|it| it.extension().is_some_and(|it| it == "pack")) {
+            let damaged = vec![b'x'; fs::read(pack).expect("pack").len()];
+            fs::write(pack, damaged).expect("pack");
+        }
         let finished = sandbox.rbuild(["image", "save", "--format", "oci", "-o", path, "x"]).go();
         finished.fails(3, &["damaged", "hint: "]);
         assert!(!finished.stderr.contains("could not be written"), "{finished}");
@@ -573,12 +572,12 @@ fn with_store(sandbox: &Sandbox, mounts: &str) -> Finished {
 
 /// Whether some layer in the store, unpacked, has this text in it.
 fn has_in_a_layer(sandbox: &Sandbox, text: &str) -> bool {
-    let contents = store::files(&store::blobs(&sandbox.store()));
-    contents.iter().any(|it| unpacked(it).windows(text.len()).any(|found| found == text.as_bytes()))
+    let contents = store::contents(&sandbox.store()).into_values();
+    let has_text = |it: Vec<u8>| it.windows(text.len()).any(|found| found == text.as_bytes());
+    contents.map(unpacked).any(has_text)
 }
 
-fn unpacked(blob: &Path) -> Vec<u8> {
-    let bytes = fs::read(blob).expect("blob");
+fn unpacked(bytes: Vec<u8>) -> Vec<u8> {
     let mut tar = Vec::new();
     match std::io::copy(&mut flate2::read::GzDecoder::new(&*bytes), &mut tar) {
         Ok(_) => tar,

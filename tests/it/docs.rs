@@ -20,6 +20,20 @@ fn every_buildspec_in_the_readme_is_valid() {
     }
 }
 
+/// Whatever follows, `--help` is answered only if all words before it are known.
+#[test]
+fn every_command_in_the_readme_is_one() {
+    let text = fs::read_to_string(root().join("README.md")).expect("README");
+    let commands = text.lines().filter_map(|it| it.strip_prefix("$ rbuild "));
+    let commands = commands.map(|it| it.split(" #").next().unwrap_or(it));
+    let commands: Vec<_> = commands.map(|it| it.replace('…', &"0".repeat(64))).collect();
+    assert!(20 < commands.len(), "{commands:?}");
+    let sandbox = sandbox(&[]);
+    for command in commands {
+        sandbox.rbuild(command.split_whitespace().chain(["--help"])).ok();
+    }
+}
+
 #[test]
 fn every_buildspec_among_the_examples_is_valid() {
     for path in buildspecs(root().join("buildspecs")) {
@@ -58,8 +72,15 @@ fn the_help_is_as_it_was() {
         "image tag",
         "image save",
         "image load",
+        "image copy",
         "image push",
         "image pull",
+        "login",
+        "logout",
+        "cache",
+        "cache du",
+        "cache prune",
+        "cache verify",
         "deploy",
         "deploy render",
         "deploy ecs",

@@ -18,12 +18,28 @@ fn a_second_build_builds_nothing() {
 #[test]
 fn a_build_without_the_cache_builds_all_and_gives_the_same() {
     let sandbox = sandbox_with_context();
-    let first = build(&sandbox, "x");
+    let build = |args: &[&str]| -> serde_json::Value {
+        let args = [&["image", "build", "--json"], args, &["ctx"]].concat();
+        let built = sandbox.rbuild(args).env(EPOCH.0, EPOCH.1).ok();
+        serde_json::from_str(built.line()).expect("JSON")
+    };
+    let bytes = |of: &serde_json::Value, what: &str| of["bytes"][what].as_u64().expect("bytes");
+    let first = build(&[]);
+    assert!(0 < bytes(&first, "read") && bytes(&first, "read") < bytes(&first, "hashed"));
+    assert_eq!(bytes(&first, "compressed"), bytes(&first, "hashed"));
     let before = blobs(&sandbox);
-    let args = ["image", "build", "--no-cache", "ctx"];
-    let again = sandbox.rbuild(args).env(EPOCH.0, EPOCH.1).ok();
-    assert_eq!(digest(again.line()), first);
-    assert_ne!(blobs(&sandbox), before, "the layer was not written again");
+    let again = build(&["--no-cache"]);
+    assert_eq!(again["digest"], first["digest"]);
+    assert_eq!((&again["bytes"], &again["layers"]), (&first["bytes"], &first["layers"]));
+    assert_eq!(again["cached"], false);
+    assert_eq!(blobs(&sandbox), before, "what is there and whole is kept");
+    let second = build(&[]);
+    assert_eq!((&second["digest"], &second["cached"]), (&first["digest"], &true.into()));
+    for of in second["layers"].as_array().expect("layers").iter().chain([&second]) {
+        for what in ["read", "hashed", "compressed", "reused"] {
+            assert_eq!(bytes(of, what), 0, "{what} of {of}");
+        }
+    }
 }
 
 #[test]
@@ -147,7 +163,8 @@ fn the_digest_is_all_that_a_build_prints_as_data() {
 
 /// The blobs of a store, and what tells whether they were written anew.
 fn blobs(sandbox: &Sandbox) -> BTreeMap<PathBuf, (u64, i64)> {
-    let files = store::files(&store::blobs(&sandbox.store())).into_iter();
+    let folders = [store::blobs(&sandbox.store()), sandbox.store().join("packs")];
+    let files = folders.iter().flat_map(|it| store::files(it));
     let entries = files.map(|path| {
         let metadata = fs::metadata(&path).expect("blob");
         (path, (metadata.ino(), metadata.mtime_nsec()))

@@ -6,9 +6,15 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
+use rbuild_imagebuilder::{
+    catalog,
+    image::Image,
+    store::{Origin, Store, StoredImage},
+};
 use rbuild_tests::{Run, Sandbox, peers, servers::Registry, store};
 use regex::Regex;
 use rustix::process::Signal;
@@ -16,7 +22,7 @@ use rustix::process::Signal;
 use crate::{EPOCH, digest, digest_of, is_soak, report, sandbox};
 
 /// What changes files, and what sends to a registry. A question mark: not on every architecture.
-const CALLS: [&str; 19] = [
+pub(crate) const CALLS: [&str; 19] = [
     "write",
     "writev",
     "pwrite64",
@@ -148,14 +154,31 @@ fn a_build_that_is_killed_while_it_writes_is_built_by_the_next_run() {
 #[test]
 fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
     let sandbox = sandbox_with_layers(1000);
+    let store = sandbox.path().join("built");
+    let named = assert_named_in_order(&sandbox, build_in(&sandbox, "built"), &store);
+    assert!(named.iter().all(|it| !it.starts_with("blobs")), "small ones are in a pack: {named:?}");
+
+    let image = Registry::shared().image("synced:1");
+    let run = |args: &[&str], store: &Path| sandbox.rbuild(args).env("RBUILD_STORE", store);
+    run(&["image", "tag", "built:1", &image], &store).ok();
+    run(&["image", "push", &image], &store).ok();
+    let store = sandbox.path().join("pulled");
+    let pull = run(&["image", "pull", &image], &store);
+    let named = assert_named_in_order(&sandbox, pull, &store);
+    assert_eq!(named.iter().filter(|it| it.starts_with("blobs")).count(), 3, "{named:?}");
+}
+
+/// Asserts that a run, which adds one image with one name to a store, gives nothing a name before it
+/// lasts. Returns the names, in order.
+#[track_caller]
+fn assert_named_in_order(sandbox: &Sandbox, run: Run, store: &Path) -> Vec<PathBuf> {
     let log = sandbox.path().join("calls");
     let calls = "trace=fsync,fdatasync,?rename,renameat,?renameat2,?link,linkat";
     let words = ["strace", "-f", "-y", "-qq", "-e", "signal=none", "-e", calls, "-o"];
     let words = words.into_iter().map(str::to_owned).chain([log.display().to_string()]);
-    build_in(&sandbox, "store").under(words).ok();
+    run.under(words).ok();
     let calls = read_calls(&fs::read_to_string(log).expect("log of strace"));
-    let store = sandbox.store();
-    let named: Vec<_> = (0..calls.len()).filter(|at| is_naming(&calls[*at], &store)).collect();
+    let named: Vec<_> = (0..calls.len()).filter(|at| is_naming(&calls[*at], store)).collect();
     for at in &named {
         let [from, to] = &calls[*at].paths[..] else { panic!("two paths: {:?}", calls[*at]) };
         let is_sync = |call: &Call, path: &Path| call.is_sync() && call.paths == [path];
@@ -165,8 +188,142 @@ fn what_gets_a_name_in_the_store_was_synced_before_and_its_folder_after() {
         let after = calls[*at..].iter().any(|it| is_sync(it, folder));
         assert!(after, "{} is not synced after {} came", folder.display(), to.display());
     }
-    let blobs = named.iter().filter(|at| calls[**at].paths[1].starts_with(store::blobs(&store)));
-    assert_eq!(blobs.count(), 5, "three layers, a config and a manifest: {calls:?}");
+    let named_in = |folder: &str| -> Vec<usize> {
+        let folder = store.join(folder);
+        named.iter().copied().filter(|at| calls[*at].paths[1].starts_with(&folder)).collect()
+    };
+    let [blobs, packs, images, tags] = ["blobs", "packs", "images", "names"].map(named_in);
+    let is_index = |at: &usize| calls[*at].paths[1].extension().is_some_and(|it| it == "idx");
+    let (index, pack) = packs.split_last().expect("a pack and its index");
+    assert!(is_index(index) && !pack.iter().all(is_index), "the index comes last: {calls:?}");
+    assert_eq!((images.len(), tags.len()), (1, 1), "an image and its name: {calls:?}");
+    // What is named refers only to what lasts.
+    let blobs = blobs.into_iter().map(|at| (at, images[0], "blobs/sha256"));
+    let others = [(*index, images[0], "packs"), (images[0], tags[0], "images")];
+    for (from, to, folder) in blobs.chain(others) {
+        let is_sync = |it: &Call| it.is_sync() && it.paths == [store.join(folder)];
+        let is_between = from < to && calls[from..to].iter().any(is_sync);
+        assert!(is_between, "`{folder}` is not synced before what refers to it: {calls:?}");
+    }
+    let inside = |at: usize| calls[at].paths[1].strip_prefix(store).expect("in the store").into();
+    named.into_iter().map(inside).collect()
+}
+
+#[test]
+fn a_prune_that_is_killed_at_a_system_call_leaves_what_is_named() {
+    let sandbox = sandbox_with_layers(100_000);
+    for content in ["one", "two", "three"] {
+        sandbox.write("ctx/small/0", content);
+        build_in(&sandbox, "full").ok();
+    }
+    let want = digest(build_in(&sandbox, "full").ok().line());
+    let mut kills = 0;
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("prune-{}-{number}", call.trim_start_matches('?'));
+            let store = sandbox.path().join(name);
+            copy_folder(&sandbox.path().join("full"), &store);
+            let run = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &store);
+            if !is_killed(run(&["cache", "prune", "--all"]), call, number) {
+                break;
+            }
+            kills += 1;
+            store::assert_nothing_is_half_written(&store);
+            assert_only_whole_images_are_listed(&sandbox, name);
+            run(&["cache", "prune", "--all"]).ok();
+            run(&["cache", "verify"]).ok();
+            assert_eq!(store::unfinished(&store), 0, "after {name}");
+            assert_eq!(digest(build_in(&sandbox, name).ok().line()), want, "after {name}");
+            fs::remove_dir_all(store).expect("store that is removed");
+        }
+    }
+    report(&format!("kill: {kills} kills of a prune, each at a system call"));
+    assert!(20 < kills, "too few to show anything: {kills}");
+}
+
+#[test]
+fn a_prune_that_is_killed_at_a_system_call_takes_nothing_from_who_lives() {
+    let sandbox = sandbox_with_layers(100_000);
+    for content in ["one", "two"] {
+        sandbox.write("ctx/small/0", content);
+        build_in(&sandbox, "full").ok();
+    }
+    let mut kills = 0;
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("living-{}-{number}", call.trim_start_matches('?'));
+            let folder = sandbox.path().join(name);
+            copy_folder(&sandbox.path().join("full"), &folder);
+            let run = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &folder);
+            // A build that goes on from all that there is, and to which another prunes.
+            let living = Store::open(&folder).expect("store");
+            let images = living.images().expect("images");
+            let load = |it: &StoredImage| catalog::load(&living, it.digest).expect("image");
+            let images: Vec<Image> = images.iter().map(load).collect();
+            for layer in images.iter().flat_map(|it| &it.layers) {
+                assert!(living.has(layer.digest, layer.size).expect("a look"));
+            }
+            if !is_killed(run(&["cache", "prune", "--all"]), call, number) {
+                break;
+            }
+            kills += 1;
+            run(&["cache", "prune", "--all"]).ok();
+            for (number, image) in images.iter().enumerate() {
+                let added = catalog::add(&living, image, 1).expect("image that is added");
+                let name = format!("found:{number}").parse().expect("name");
+                catalog::tag(&living, &name, added.digest, Origin::Local).expect("name");
+            }
+            drop(living);
+            run(&["cache", "verify"]).ok();
+            for number in 0..images.len() {
+                let saved = folder.join("../saved").display().to_string();
+                let image = format!("found:{number}");
+                run(&["image", "save", "--format", "oci", "-o", &saved, &image]).ok();
+                assert_eq!(store::assert_every_blob_is_whole(Path::new(&saved)), 5, "{name}");
+                fs::remove_dir_all(saved).expect("layout that is removed");
+            }
+            run(&["cache", "prune", "--all"]).ok();
+            assert_eq!(store::unfinished(&folder), 0, "after {name}");
+            fs::remove_dir_all(folder).expect("store that is removed");
+        }
+    }
+    report(&format!("kill: {kills} kills of a prune while another process lives"));
+    assert!(20 < kills, "too few to show anything: {kills}");
+}
+
+#[test]
+fn a_migration_that_is_killed_at_a_system_call_is_done_by_the_next_run() {
+    let sandbox = sandbox_with_layers(10_000);
+    let want = digest(build_in(&sandbox, "new").ok().line());
+    let old = sandbox.path().join("old");
+    store::downgrade(&sandbox.path().join("new"), &old);
+    let mut kills = 0;
+    for call in CALLS {
+        for number in numbers() {
+            let name = &format!("migrate-{}-{number}", call.trim_start_matches('?'));
+            let store = sandbox.path().join(name);
+            copy_folder(&old, &store);
+            let run = |args: &[&str]| sandbox.rbuild(args).env("RBUILD_STORE", &store);
+            if !is_killed(run(&["image", "ls"]), call, number) {
+                break;
+            }
+            kills += 1;
+            assert_only_whole_images_are_listed(&sandbox, name);
+            let version = fs::read_to_string(store.join("version")).expect("version");
+            assert_eq!(version, "2\n", "after {name}");
+            run(&["cache", "verify"]).ok();
+            assert_eq!(digest(build_in(&sandbox, name).ok().line()), want, "after {name}");
+            fs::remove_dir_all(store).expect("store that is removed");
+        }
+    }
+    report(&format!("kill: {kills} kills of a migration, each at a system call"));
+    assert!(10 < kills, "too few to show anything: {kills}");
+}
+
+/// Copies a folder with all that is in it.
+fn copy_folder(from: &Path, to: &Path) {
+    let status = Command::new("cp").args(["-a", "--"]).args([from, to]).status().expect("cp");
+    assert!(status.success(), "{} was not copied", from.display());
 }
 
 /// The numbers of the calls at which to kill: each in a long run, and ever fewer in a short one.
@@ -185,7 +342,7 @@ fn numbers() -> Box<dyn Iterator<Item = usize>> {
 /// Runs it to the call with this number (of whichever thread comes first) and kills it there.
 /// Whether there was such a call.
 #[track_caller]
-fn is_killed(run: Run, call: &str, number: usize) -> bool {
+pub(crate) fn is_killed(run: Run, call: &str, number: usize) -> bool {
     peers::need("strace", "strace");
     let inject = format!("inject={call}:signal=KILL:when={number}");
     let trace = format!("trace={call}");
@@ -197,7 +354,7 @@ fn is_killed(run: Run, call: &str, number: usize) -> bool {
 }
 
 /// A sandbox whose image has three layers, the first of so many bytes that do not compress.
-fn sandbox_with_layers(size: usize) -> Sandbox {
+pub(crate) fn sandbox_with_layers(size: usize) -> Sandbox {
     let dockerfile = "FROM scratch\nCOPY large /\nCOPY small /small\nCOPY Dockerfile /\n";
     let sandbox = sandbox(&[("ctx/Dockerfile", dockerfile)]);
     let mut random = fastrand::Rng::with_seed(1);
@@ -244,7 +401,7 @@ impl Call {
 
 /// Whether a call gives something its name in the store.
 fn is_naming(call: &Call, store: &Path) -> bool {
-    let folders = ["blobs", "images", "names", "cache"].map(|it| store.join(it));
+    let folders = ["blobs", "packs", "images", "names"].map(|it| store.join(it));
     let to = call.paths.last();
     !call.is_sync() && to.is_some_and(|to| folders.iter().any(|it| to.starts_with(it)))
 }

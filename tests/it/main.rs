@@ -1,6 +1,7 @@
 //! Tests of the whole program, as a user meets it: its arguments, what it prints, how it exits, and
 //! what others make of its images. One module a subject.
 
+mod attacks;
 mod bad_input;
 mod check;
 mod compatibility;
@@ -10,20 +11,34 @@ mod deploy;
 mod docs;
 mod ends;
 mod examples;
+mod formats;
 mod fuzz;
 mod github;
 mod golden;
 mod image;
 mod json;
 mod kill;
+mod kill_carried;
+mod never_stale;
 mod phases;
+mod places;
 mod push_pull;
+mod readers;
+mod readers_large;
+mod registry_clients;
+mod registry_ecr;
+mod registry_faults;
+mod registry_lazy;
+mod registry_mounts;
+mod registry_streams;
+mod registry_suite;
 mod reproducible;
 mod run;
 mod s3;
 mod secrets;
 mod settings;
 mod static_binary;
+mod store;
 mod tidy;
 
 use std::{

@@ -114,6 +114,100 @@ fn an_image_of_a_registry_is_built_upon() {
     }
 }
 
+/// How many requests of each kind there were since `from`: manifests (HEAD, GET), blobs (HEAD, GET).
+fn asked(registry: &Registry, repository: &str, from: usize) -> [usize; 4] {
+    let requests = registry.requests(repository);
+    let count = |method: &str, what: &str| {
+        let start = format!("{method} /v2/{repository}/{what}/");
+        requests[from..].iter().filter(|it| it.starts_with(&start)).count()
+    };
+    let [head, get] = ["HEAD", "GET"];
+    [count(head, "manifests"), count(get, "manifests"), count(head, "blobs"), count(get, "blobs")]
+}
+
+#[test]
+fn no_layer_of_a_base_is_downloaded_for_nothing() {
+    let (base, sandbox) = (sandbox_with_context(), sandbox_with_context());
+    let registry = Registry::shared();
+    let (below, above) = (registry.image("lazy:1"), registry.image("above-lazy:1"));
+    build(&base, &below);
+    push(&base, &below);
+    let built = |dockerfile: &str, want: [usize; 4]| {
+        sandbox.write("ctx/Dockerfile", dockerfile.replace("BASE", &below));
+        let from = registry.requests("lazy").len();
+        build(&sandbox, &above);
+        assert_eq!(asked(registry, "lazy", from), want, "{dockerfile}");
+    };
+    let config_alone = "FROM BASE\nENV A=1\nLABEL b=2\nCMD [\"/x\"]\n";
+    // A tag, a manifest and a config; then what the tag points to now.
+    built(config_alone, [1, 1, 0, 1]);
+    built(config_alone, [1, 0, 0, 0]);
+    // What is in the layer, once.
+    let copy = "FROM BASE\nCOPY hello /app/\n";
+    built(copy, [1, 0, 0, 1]);
+    built(copy, [1, 0, 0, 0]);
+    built("FROM BASE\nWORKDIR /w\nCOPY hello /etc/other\n", [1, 0, 0, 0]);
+    // A file of it.
+    built("FROM scratch\nCOPY --from=BASE /etc/hello /\n", [1, 0, 0, 1]);
+    built("FROM scratch\nCOPY --from=BASE /etc/hello /\nENV A=1\n", [1, 0, 0, 0]);
+
+    // What is built on it is pushed, with the layer that is not here.
+    sandbox.write("ctx/Dockerfile", copy.replace("BASE", &below));
+    let pushed = build(&sandbox, &above);
+    assert_eq!(push(&sandbox, &above), pushed);
+    assert_eq!(peers::skopeo_digest(&above), pushed);
+}
+
+/// A layer is cut while it is read: what comes then goes on where it stopped.
+#[test]
+fn a_layer_of_a_base_that_is_cut_is_read_on() {
+    let base = sandbox_with_context();
+    base.write(
+        "ctx/hello",
+        (0..300_000_u32).flat_map(|it| it.wrapping_mul(it).to_le_bytes()).collect::<Vec<_>>(),
+    );
+    let saved = base.path().join("saved");
+    let digest = build(&base, "x:1");
+    base.rbuild(["image", "save", "--format", "oci", "-o", &saved.display().to_string(), "x:1"])
+        .ok();
+    let blob = move |digest: &str| {
+        fs::read(store::blobs(&saved).join(digest.trim_start_matches("sha256:"))).expect("blob")
+    };
+    let manifest = blob(&digest);
+    let layers = serde_json::from_slice::<serde_json::Value>(&manifest).expect("manifest");
+    let layer = layers["layers"][0]["digest"].as_str().expect("digest").to_owned();
+    let seen = Mutex::new(HashSet::new());
+    let of_manifest = digest.clone();
+    let registry = Scripted::start(move |request| {
+        let name = request.path.rsplit('/').next().expect("name");
+        if request.path.contains("/manifests/") {
+            return Answer::of(200, manifest.clone())
+                .with("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+                .with("Docker-Content-Digest", &*of_manifest);
+        }
+        let bytes = blob(name);
+        if name == layer && seen.lock().expect("memory").insert(name.to_owned()) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+            return Answer::Raw([head.as_bytes(), &bytes[..bytes.len() / 2]].concat());
+        }
+        Answer::of(200, bytes)
+    });
+    let sandbox = sandbox(&[("ctx/Dockerfile", "")]);
+    let dockerfile = format!("FROM scratch\nCOPY --from={}/x:1 /etc/hello /two\n", registry.host());
+    sandbox.write("ctx/Dockerfile", dockerfile);
+    build(&sandbox, "two:1");
+    let layout = sandbox.path().join("layout");
+    sandbox
+        .rbuild(["image", "save", "--format", "oci", "-o", &layout.display().to_string(), "two:1"])
+        .ok();
+    let bundle = sandbox.path().join("bundle");
+    peers::umoci_unpack(&layout, &bundle);
+    let (one, two) = (base.src().join("ctx/hello"), bundle.join("rootfs/two"));
+    assert_eq!(store::sha256(&two), store::sha256(&one));
+    let tries = registry.asked().iter().filter(|it| it.path.contains("/blobs/")).count();
+    assert!(3 <= tries, "a config, half a layer and a whole one");
+}
+
 #[test]
 fn a_registry_with_a_password_gets_it_from_where_docker_keeps_it() {
     let registry = Registry::start(Auth::Basic("me", "secret"));

@@ -1,13 +1,19 @@
 //! With `SOURCE_DATE_EPOCH`, what goes in decides what comes out: not where, when, or by whom.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, Permissions},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, PermissionsExt, chown, symlink},
+        net::UnixListener,
+    },
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use rbuild_tests::{Run, Sandbox, scratch::copy_program};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
 
 use crate::{EPOCH, RBUILD, digest, is_soak, report, sandbox};
 
@@ -35,6 +41,153 @@ fn where_when_and_by_whom_a_context_was_written_does_not_matter() {
         assert_ne!(image(&changed, "ctx", 1_600_000_000, &[]), want, "seed {seed}");
     }
     report(&format!("reproducible: {count} contexts, each built in 3 ways"));
+}
+
+/// Its name, how it is made in a context, and a change of it that must be seen in the image.
+type KindOfFile = (&'static str, fn(&Path), fn(&Path));
+
+/// What a context can hold. This needs root.
+const KINDS: [KindOfFile; 12] = [
+    (
+        "character device",
+        |it| device(it, "null", FileType::CharacterDevice, (1, 3)),
+        |it| {
+            fs::remove_file(it.join("null")).expect("device that is removed");
+            device(it, "null", FileType::CharacterDevice, (1, 5));
+        },
+    ),
+    (
+        "block device",
+        |it| device(it, "disk", FileType::BlockDevice, (259, 300)),
+        |it| {
+            fs::remove_file(it.join("disk")).expect("device that is removed");
+            device(it, "disk", FileType::CharacterDevice, (259, 300));
+        },
+    ),
+    ("pipe", |it| device(it, "pipe", FileType::Fifo, (0, 0)), |it| mode(it, "pipe", 0o600)),
+    (
+        "attribute",
+        |it| attribute(it, "noted", "user.note", b"1\0\n"),
+        |it| attribute(it, "noted", "user.note", b"1\0\t"),
+    ),
+    (
+        "attribute of a folder",
+        |it| attribute(&it.join("d"), ".", "user.note", b"1"),
+        |it| attribute(&it.join("d"), ".", "user.more", b""),
+    ),
+    (
+        "capability",
+        |it| attribute(it, "ping", "security.capability", &capability(13)),
+        |it| attribute(it, "ping", "security.capability", &capability(10)),
+    ),
+    ("sparse file", |it| sparse(it, 8 << 20), |it| sparse(it, (8 << 20) + 1)),
+    (
+        "long name",
+        |it| put(it, &[b'n'; 255], b"1"),
+        |it| fs::remove_file(it.join("n".repeat(255))).expect("file that is removed"),
+    ),
+    (
+        "name that is no text",
+        |it| put(it, b"\xff\xfe\xc3", b"1"),
+        |it| {
+            let [from, to] = [&b"\xff\xfe\xc3"[..], b"\xff\xfe\xc4"].map(OsStr::from_bytes);
+            fs::rename(it.join(from), it.join(to)).expect("file that is renamed");
+        },
+    ),
+    (
+        "hard link",
+        |it| {
+            put(it, b"second", b"same");
+            fs::hard_link(it.join("second"), it.join("first")).expect("hard link");
+        },
+        |it| {
+            fs::remove_file(it.join("first")).expect("link that is broken");
+            put(it, b"first", b"same");
+        },
+    ),
+    (
+        "set-user-id",
+        |it| {
+            put(it, b"su", b"1");
+            mode(it, "su", 0o6755);
+        },
+        |it| mode(it, "su", 0o4755),
+    ),
+    (
+        "sticky folder",
+        |it| {
+            fs::create_dir(it.join("tmp")).expect("folder");
+            mode(it, "tmp", 0o1777);
+        },
+        |it| mode(it, "tmp", 0o777),
+    ),
+];
+
+#[test]
+fn all_kinds_of_files_give_the_same_digest_until_one_changes() {
+    let mut order: Vec<usize> = (0..KINDS.len()).collect();
+    let want = image_of_kinds(&order, "ctx", &|_| ());
+    fastrand::Rng::with_seed(7).shuffle(&mut order);
+    let touch = |it: &Path| {
+        for name in ["noted", "first", "tmp", "d"] {
+            let file = File::open(it.join(name)).expect("file that is touched");
+            file.set_modified(SystemTime::UNIX_EPOCH).expect("time of a file");
+            chown(it.join(name), Some(7), Some(8)).expect("owner of a file");
+        }
+        // A socket cannot be in an image.
+        drop(UnixListener::bind(it.join("socket")).expect("socket"));
+    };
+    assert_eq!(image_of_kinds(&order, "another", &touch), want);
+    for (name, _, change) in KINDS {
+        assert_ne!(image_of_kinds(&order, "ctx", &change), want, "{name}");
+    }
+    report(&format!("reproducible: {} kinds of files", KINDS.len()));
+}
+
+/// The digest of the image with one of each kind, written in this order, and then changed.
+fn image_of_kinds(order: &[usize], folder: &str, change: &dyn Fn(&Path)) -> String {
+    let sandbox = sandbox(&[]);
+    let context = sandbox.src().join(folder);
+    sandbox.write(context.join("Dockerfile"), "FROM scratch\nCOPY . /srv\n");
+    fs::create_dir(context.join("d")).expect("folder of a context");
+    for (_, make, _) in order.iter().map(|it| KINDS[*it]) {
+        make(&context);
+    }
+    change(&context);
+    digest(sandbox.rbuild(["image", "build", folder]).env(EPOCH.0, EPOCH.1).ok().line())
+}
+
+fn device(folder: &Path, name: &str, kind: FileType, (major, minor): (u32, u32)) {
+    let path = folder.join(name);
+    mknodat(CWD, &path, kind, Mode::RUSR, makedev(major, minor)).expect("device (needs root)");
+    mode(folder, name, 0o640);
+}
+
+fn mode(folder: &Path, name: &str, mode: u32) {
+    fs::set_permissions(folder.join(name), Permissions::from_mode(mode)).expect("mode of a file");
+}
+
+fn put(folder: &Path, name: &[u8], bytes: &[u8]) {
+    fs::write(folder.join(OsStr::from_bytes(name)), bytes).expect("file of a context");
+}
+
+fn attribute(folder: &Path, name: &str, key: &str, value: &[u8]) {
+    if name != "." && !folder.join(name).exists() {
+        put(folder, name.as_bytes(), b"1");
+    }
+    setxattr(folder.join(name), key, value, XattrFlags::empty()).expect("attribute");
+}
+
+/// `vfs_cap_data` of version 2 (`linux/capability.h`), which permits one capability.
+fn capability(number: u32) -> Vec<u8> {
+    let words = [0x0200_0001, 1 << number, 0, 0, 0];
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// A file with a hole, and a byte behind it.
+fn sparse(folder: &Path, hole: u64) {
+    let file = File::create(folder.join("sparse")).expect("sparse file");
+    file.write_all_at(b"x", hole).expect("byte behind a hole");
 }
 
 /// The digest of the image that is built from these entries, written in this order.

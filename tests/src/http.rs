@@ -75,17 +75,45 @@ pub fn serve(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> u16
     port
 }
 
+/// What a server answered, read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The headers: names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of a header, if it was sent.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// The status and body that a server on this machine answers to a GET of `path`.
 pub fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
+    let answer = fetch(port, path, &[])?;
+    Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
+}
+
+/// What a server on this machine answers to a GET of `path` with these headers.
+pub fn fetch(port: u16, path: &str, sent: &[(&str, &str)]) -> io::Result<Response> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n")?;
+    for (name, value) in sent {
+        write!(stream, "{name}: {value}\r\n")?;
+    }
+    stream.write_all(b"\r\n")?;
     let mut reader = BufReader::new(stream);
     let line = line(&mut reader)?;
     let status = line.split(' ').nth(1).and_then(|it| it.parse().ok()).ok_or_else(bad)?;
     let headers = headers(&mut reader)?;
     let body = body(&mut reader, &headers, End::Connection)?;
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    Ok(Response { status, headers, body })
 }
 
 fn converse(stream: TcpStream, answer: &impl Fn(&Request) -> Answer) -> io::Result<()> {

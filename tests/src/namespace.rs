@@ -36,6 +36,11 @@ impl Namespace {
         Self { holder, _dir: dir }
     }
 
+    /// The id of a process that is inside as long as the value lives.
+    pub fn id(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// The words before a command that is to run inside, in `folder`.
     pub fn enter(&self, folder: &str) -> Vec<String> {
         let target = self.holder.id();

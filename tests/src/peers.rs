@@ -4,10 +4,19 @@ use std::{env, path::Path, path::PathBuf, process::Command};
 
 use crate::sandbox::PATH;
 
+mod buildah;
+mod docker;
+
+pub use self::{buildah::Buildah, docker::Docker};
+
+/// The path of a program, if it is there.
+pub fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(PATH).map(|folder| folder.join(program)).find(|it| it.exists())
+}
+
 /// The path of a program, which `package` of Debian brings.
 pub fn need(program: &str, package: &str) -> PathBuf {
-    let found = env::split_paths(PATH).map(|folder| folder.join(program)).find(|it| it.exists());
-    found.unwrap_or_else(|| {
+    find(program).unwrap_or_else(|| {
         panic!("`{program}` is missing: install Debian's `{package}` (`bash tests/run` does)")
     })
 }
@@ -45,12 +54,17 @@ pub fn umoci_unpack(layout: &Path, bundle: &Path) {
 /// Runs a program to its end, which must be a good one; returns what it printed.
 #[track_caller]
 pub fn run(program: &str, package: &str, args: &[&str]) -> String {
-    let path = need(program, package);
+    let mut command = Command::new(need(program, package));
+    String::from_utf8_lossy(&finish(command.args(args))).into_owned()
+}
+
+/// Runs a command to its end, which must be a good one; returns what it printed.
+#[track_caller]
+fn finish(command: &mut Command) -> Vec<u8> {
     // Names of files are what they are only in a locale that has UTF-8: `unzip` is one who asks.
-    let mut command = Command::new(path);
-    let output = command.args(args).env("LC_ALL", "C.UTF-8").output().expect("program that starts");
+    let output = command.env("LC_ALL", "C.UTF-8").output().expect("program that starts");
     let [stdout, stderr] =
         [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
-    assert!(output.status.success(), "{program} {args:?}: {}\n{stdout}\n{stderr}", output.status);
-    stdout
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
+    output.stdout
 }

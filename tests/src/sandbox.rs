@@ -2,7 +2,7 @@
 //! nothing of the environment of whoever runs the tests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fmt, fs,
     fs::File,
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use std::{
 use regex::Regex;
 use rustix::process::Signal;
 
-use crate::{process::Process, scratch, scratch::Scratch};
+use crate::{oracle, process::Process, scratch, scratch::Scratch, store};
 
 /// Where programs are looked for: where Debian puts them, whatever the caller's PATH says.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -186,7 +186,8 @@ impl Run {
             .stdout(File::create(&out).expect("file for standard output"))
             .stderr(File::create(&err).expect("file for standard error"));
         let process = Process::start(command);
-        Running { process, out, err, limit: self.limit, dir: self.dir }
+        let store = self.env.get(OsStr::new("RBUILD_STORE")).map(PathBuf::from);
+        Running { process, out, err, store, limit: self.limit, dir: self.dir }
     }
 }
 
@@ -196,6 +197,7 @@ pub struct Running {
     process: Process,
     out: PathBuf,
     err: PathBuf,
+    store: Option<PathBuf>,
     limit: Duration,
     dir: Arc<Scratch>,
 }
@@ -225,12 +227,16 @@ impl Running {
         self.process.signal(signal);
     }
 
-    /// Waits for its end.
+    /// Waits for its end. If that is a good one, every image that the run has made is as it should
+    /// be.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
         let Some(status) = self.process.ends_within(self.limit) else {
             panic!("still running after {:?}:\n{}", self.limit, self.so_far());
         };
+        if let Some(store) = self.store.as_deref().filter(|_| status.success()) {
+            assert_new_images_are_sound(store);
+        }
         let (stdout, stderr) = (read(&self.out), read(&self.err));
         Finished { stdout, stderr, status, dir: self.dir }
     }
@@ -313,6 +319,28 @@ pub fn scrub(text: &str, sandbox: &Path) -> String {
         let path = sandbox.join(folder);
         text.replace(path.to_string_lossy().trim_end_matches('/'), name)
     })
+}
+
+/// Images with more than this are not read here: it would take a test's time and memory.
+const MOST: u64 = 64 << 20;
+
+/// Has the oracle read those images of a store that have layers that were made there, each image
+/// once in all tests of this process.
+#[track_caller]
+fn assert_new_images_are_sound(store: &Path) {
+    static READ: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let packs = store::files(&store.join("packs"));
+    let size: u64 = packs.iter().filter_map(|it| it.metadata().ok()).map(|it| it.len()).sum();
+    if MOST < size {
+        return;
+    }
+    let is_new = |it: &String| READ.lock().expect("a lock").insert(it.clone());
+    for hex in store::images(store).into_iter().filter(is_new) {
+        let report = oracle::stored(store, &format!("sha256:{hex}"));
+        // Others may have removed it meanwhile.
+        let is_there = store.join("images").join(&hex).exists();
+        assert!(report.faults.is_empty() || !is_there, "image {hex}:\n{report}");
+    }
 }
 
 fn read(path: &Path) -> String {

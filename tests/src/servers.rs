@@ -33,7 +33,7 @@ struct Server {
     port: u16,
     log: PathBuf,
     // In this order: the process must have ended when its folder is removed.
-    _process: Process,
+    process: Process,
     _dir: Scratch,
 }
 
@@ -51,7 +51,7 @@ impl Server {
         let Some(port) = process.until(START, |it| listens_on(it.id())) else {
             panic!("{name} does not listen:\n{}", read(&log));
         };
-        Self { port, log, _process: process, _dir: dir }
+        Self { port, log, process, _dir: dir }
     }
 
     /// What it has written so far.

@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use clap_complete::Shell;
 
+pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod deploy;
+pub(crate) mod formats;
+mod layers;
+pub(crate) mod registry;
 pub(crate) mod run;
 
 pub(crate) use run::{Log, Packaging, Run};
@@ -52,6 +56,18 @@ pub(crate) struct Global {
     )]
     pub(crate) store: Option<PathBuf>,
 
+    /// Prune the store when it is larger [default: 20GiB, or a tenth of the disk; 0: never]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SIZE",
+        env = "RBUILD_STORE_LIMIT",
+        hide_env_values = true,
+        value_parser = cache::size,
+        help_heading = IMAGES
+    )]
+    pub(crate) max_store_size: Option<u64>,
+
     /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
     #[arg(
         long,
@@ -63,6 +79,9 @@ pub(crate) struct Global {
         help_heading = IMAGES
     )]
     pub(crate) insecure_registry: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) registries: registry::Registries,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -76,6 +95,13 @@ pub(crate) enum Command {
     /// Build, list, carry and remove container images
     #[command(subcommand)]
     Image(Image),
+    /// Log in to a registry, and keep the credential where docker has it
+    Login(registry::Login),
+    /// Forget the credential of a registry
+    Logout(registry::Logout),
+    /// Say what the store takes, prune it, verify it
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Render deployment files, and deploy to ECS
     #[command(subcommand)]
     Deploy(deploy::Deploy),
@@ -126,56 +152,16 @@ pub(crate) enum Image {
         /// The new name
         target: String,
     },
-    /// Write images as an OCI layout
-    #[command(after_help = "Examples:
-  rbuild image save --format oci -o shop.tar shop:1
-  rbuild image save --format oci -o layout/ shop:1 shop:2")]
-    Save {
-        /// The format
-        #[arg(long, value_enum, default_value_t = Format::Oci)]
-        format: Format,
-        /// A folder, or a tar file if it ends in `.tar`
-        #[arg(short, long, value_name = "PATH")]
-        output: PathBuf,
-        /// Names, digests, or their first digits
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
-    /// Read images from an OCI layout
-    #[command(after_help = "Examples:
-  rbuild image load -i shop.tar
-  cat shop.tar | rbuild image load")]
-    Load {
-        /// A folder or a tar file [default: a tar on standard input]
-        #[arg(short, long, value_name = "PATH")]
-        input: Option<PathBuf>,
-    },
+    /// Write images as an OCI layout, or as a docker archive
+    Save(formats::Save),
+    /// Read images from an OCI layout, or from a docker archive
+    Load(formats::Load),
+    /// Copy an image between registries, OCI layouts, docker archives and the store
+    Copy(formats::Copy),
     /// Push images to their registries
-    #[command(after_help = "Prints NAME@sha256:… for each.
-
-Credentials are those of docker (~/.docker/config.json); for ECR they come from AWS.
-Example: rbuild image push 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1")]
-    Push {
-        /// Names of images in the store
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    Push(registry::Push),
     /// Pull images from their registries
-    #[command(after_help = "Prints NAME@sha256:… for each.
-
-Example: rbuild image pull public.ecr.aws/docker/library/busybox:latest")]
-    Pull {
-        /// Names of images in registries
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
-}
-
-/// The format in which images are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// An OCI layout
-    Oci,
+    Pull(registry::Pull),
 }
 
 #[derive(Debug, clap::Args)]
@@ -185,6 +171,7 @@ Examples:
   rbuild image build -t shop:1 .
   rbuild image build -f docker/Dockerfile --build-arg VERSION=1.2 --target app -t app .
   SOURCE_DATE_EPOCH=0 rbuild image build .    the same digest on every machine")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is given or not")]
 pub(crate) struct ImageBuild {
     /// The Dockerfile [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
@@ -202,6 +189,10 @@ pub(crate) struct ImageBuild {
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
 
+    /// The media types of the image
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: formats::MediaTypes,
+
     /// Do every step again
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -210,6 +201,9 @@ pub(crate) struct ImageBuild {
     #[arg(long)]
     pub(crate) offline: bool,
 
+    #[command(flatten)]
+    pub(crate) layers: layers::Layers,
+
     /// Write the digest into this file too
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -217,6 +211,13 @@ pub(crate) struct ImageBuild {
     /// Print JSON in place of the digest
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Push the image under all its names, and print NAME@sha256:… for each
+    #[arg(long, requires = "tags")]
+    pub(crate) push: bool,
+
+    #[command(flatten)]
+    pub(crate) pushing: registry::Pushing,
 
     /// The folder that COPY and ADD copy from
     pub(crate) context: PathBuf,

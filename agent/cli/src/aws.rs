@@ -44,9 +44,11 @@ use tokio::sync::OnceCell;
 
 use crate::{failure::Kind, host};
 
+mod ecr;
 mod secrets_manager;
 mod ssm;
 
+pub(crate) use ecr::NewRepository;
 pub(crate) use secrets_manager::{SecretValue, SecretVersion, Values as SecretValues};
 pub(crate) use ssm::Parameters;
 
@@ -532,6 +534,7 @@ mod tests {
     use aws_sdk_ecr::config::Credentials;
 
     use super::*;
+    use crate::args::registry::Encryption;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -807,6 +810,34 @@ mod tests {
             r#"{{"registryId":"123456789012","repositoryName":"team/shop","imageIds":[{{"imageDigest":"sha256:{hex}"}}]}}"#
         );
         assert_eq!(asked.join().unwrap(), [format!("DescribeImages eu-west-1 {body}")]);
+    }
+
+    #[test]
+    fn a_repository_is_created_as_was_asked_and_may_be_there_already() {
+        let (url, asked) = serve(&[
+            (200, "{}"),
+            (400, r#"{"__type":"RepositoryAlreadyExistsException","message":"it is there"}"#),
+            (400, r#"{"__type":"AccessDeniedException","message":"no"}"#),
+        ]);
+        let aws = aws(&url);
+        let key = "arn:aws:kms:eu-west-1:1:key/k".to_owned();
+        let encryption = Some(Encryption::Kms(Some(key)));
+        let all = NewRepository { scan_on_push: true, encryption, immutable: true };
+        let registry = registry("eu-west-1");
+        run(aws.create_repository(&registry, "team/shop", &all)).unwrap();
+        let plain = NewRepository::default();
+        run(aws.create_repository(&registry, "team/shop", &plain)).unwrap();
+        let error = run(aws.create_repository(&registry, "team/shop", &plain)).unwrap_err();
+        assert_eq!(error.to_string(), "AWS did not do CreateRepository: AccessDeniedException: no");
+        let named = r#""registryId":"123456789012","repositoryName":"team/shop""#;
+        let want = [
+            format!(
+                r#"CreateRepository eu-west-1 {{{named},"imageTagMutability":"IMMUTABLE","imageScanningConfiguration":{{"scanOnPush":true}},"encryptionConfiguration":{{"encryptionType":"KMS","kmsKey":"arn:aws:kms:eu-west-1:1:key/k"}}}}"#
+            ),
+            format!("CreateRepository eu-west-1 {{{named}}}"),
+            format!("CreateRepository eu-west-1 {{{named}}}"),
+        ];
+        assert_eq!(asked.join().unwrap(), want);
     }
 
     #[test]

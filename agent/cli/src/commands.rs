@@ -10,9 +10,12 @@ use crate::{
     failure::{Failure, Kind},
 };
 
+mod cache;
 mod check;
 mod deploy;
 mod image;
+mod login;
+mod logout;
 mod run;
 mod schema;
 
@@ -23,6 +26,9 @@ pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Schema(args) => schema::schema(&args),
         Command::Image(args) => image::image(&args, &global),
+        Command::Login(args) => login::login(&args, &global),
+        Command::Logout(args) => logout::logout(&args),
+        Command::Cache(args) => cache::cache(&args, &global),
         Command::Deploy(args) => deploy::deploy(&args),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),

@@ -29,6 +29,7 @@ pub(crate) mod images;
 pub(crate) mod json;
 mod plain;
 mod progress;
+pub(crate) mod prompt;
 pub(crate) mod size;
 
 use builds::Mode;
@@ -240,8 +241,11 @@ pub(crate) fn clear() {
     let _ = drawn().clear();
 }
 
-/// Rows as lines, with columns as wide as they have to be.
+/// Rows as lines, with columns as wide as they have to be. Cells may quote images: none of them
+/// changes the terminal, or is more than a line.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let cell = |it: &String| visible(it).replace(['\n', '\t'], " ");
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(cell)).collect();
     let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max();
     let widths: Vec<usize> = (0..N).map(|it| width(it).unwrap_or_default()).collect();
     let line = |row: &[String; N]| {
@@ -274,5 +278,12 @@ mod tests {
         ] {
             assert_eq!(visible(text), want);
         }
+    }
+
+    #[test]
+    fn a_cell_of_a_table_cannot_change_the_terminal_or_the_table() {
+        let row = |a: &str, b: &str| [a, b].map(str::to_owned);
+        let rows = [row("NAME", "PLATFORM"), row("x", "a\nb\t\u{1b}[31m"), row("yy:1", "c")];
+        assert_eq!(table(&rows), "NAME  PLATFORM\nx     a b \\u{1b}[31m\nyy:1  c\n");
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn recall(inputs: &Inputs<'_>, key: Digest) -> Result<Option<Done>, B
     let Some(done) = inputs.store.recall::<Done>(key)? else { return Ok(None) };
     let is_there = match done.layer.clone().map(DoneLayer::read) {
         None => true,
+        // Here, and whole. That a registry had it once is no proof: what can be made is made.
         Some(Some(layer)) => inputs.store.has(layer.digest, layer.size)?,
         Some(None) => false,
     };

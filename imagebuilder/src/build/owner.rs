@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::{
     copy::Owner,
     rootfs::{Rootfs, RootfsError},
-    store::Store,
+    unpack::Layers,
 };
 
 /// Why a text names nobody.
@@ -31,7 +31,7 @@ pub enum OwnerError {
 
 /// Reads `user[:group]`; a user without a group has its own one: the group of the user's entry,
 /// or, for a number, the same number (Dockerfile reference, "COPY --chown").
-pub(super) fn resolve(text: &str, rootfs: &Rootfs, store: &Store) -> Result<Owner, OwnerError> {
+pub(super) fn resolve(text: &str, rootfs: &Rootfs, from: Layers<'_>) -> Result<Owner, OwnerError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
@@ -41,13 +41,13 @@ pub(super) fn resolve(text: &str, rootfs: &Rootfs, store: &Store) -> Result<Owne
     }
     let (uid, own) = match number(user) {
         Some(uid) => (uid, uid),
-        None => find(rootfs, store, "user", "/etc/passwd", user)?,
+        None => find(rootfs, from, "user", "/etc/passwd", user)?,
     };
     let gid = match group {
         None => own,
         Some(group) => match number(group) {
             Some(gid) => gid,
-            None => find(rootfs, store, "group", "/etc/group", group)?.0,
+            None => find(rootfs, from, "group", "/etc/group", group)?.0,
         },
     };
     Ok(Owner { uid, gid })
@@ -61,12 +61,12 @@ fn number(text: &str) -> Option<u64> {
 /// The third and fourth fields of the line that begins with `name` (passwd(5), group(5)).
 fn find(
     rootfs: &Rootfs,
-    store: &Store,
+    from: Layers<'_>,
     what: &'static str,
     file: &'static str,
     name: &str,
 ) -> Result<(u64, u64), OwnerError> {
-    let text = rootfs.text(store, file)?.unwrap_or_default();
+    let text = rootfs.text(from, file)?.unwrap_or_default();
     let found = text.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let number = |it: usize| number(fields.get(it)?.trim());

@@ -6,7 +6,6 @@ use crate::{
     context::{Context, ContextError},
     copy,
     digest::Framed,
-    layer,
     patterns::{Glob, GlobError, has_wildcard},
     rootfs::{Rootfs, RootfsError},
     tree::{PathError, Tree, TreePath},
@@ -59,8 +58,9 @@ const CONTEXT: &str = "the build context";
 const IMAGE: &str = "the image or stage that is copied from";
 
 impl Found {
-    pub(super) fn as_source(&self) -> copy::Source<'_> {
-        copy::Source { tree: &self.tree, path: self.path.clone(), name: self.name.clone() }
+    pub(super) fn into_source(self) -> copy::Source {
+        let Self { source: _, tree, path, name } = self;
+        copy::Source { tree, path, name }
     }
 
     pub(super) fn source(&self) -> usize {
@@ -75,7 +75,7 @@ impl Found {
     pub(super) fn add_to(&self, key: &mut Framed) {
         let is_folder = self.tree.get(&self.path).is_none_or(crate::tree::Entry::is_folder);
         key.add(if is_folder { &b""[..] } else { &self.name });
-        key.add(layer::fingerprint(&self.tree, &self.path).as_bytes());
+        key.add(self.tree.fingerprint(&self.path).as_bytes());
     }
 }
 

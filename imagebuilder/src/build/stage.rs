@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BuildErrorKind, Inputs, LARGEST_VALUES,
+    BuildErrorKind, Cache, Inputs, LARGEST_VALUES,
     done::{Done, DoneLayer, recall, remember},
     owner, sources,
     sources::SourceError,
@@ -12,8 +12,9 @@ use super::{
 use crate::{
     catalog::{self, CatalogError},
     config::{Config, History, KeepCommand},
+    contents::Contents,
     context::Context,
-    copy::{self, Copied, Destination, Owner, Rules},
+    copy::{self, Destination, Owner, Rules},
     digest::{Digest, Framed},
     dockerfile::{
         Arg, Word,
@@ -23,10 +24,15 @@ use crate::{
     event::Event,
     image::{Image, Layer},
     layer,
-    rootfs::Rootfs,
+    rootfs::{self, Rootfs, RootfsError},
     steps::{self, Base, Step},
-    tree::{PathError, TreePath},
+    store::ObjectKind,
+    tree::{PathError, Tree, TreePath},
 };
+
+/// The most entries of what lies in the layers that are kept from one step to the next: more of them
+/// are read again, which takes less memory, and few milliseconds.
+const MOST_KEPT: usize = 20_000;
 
 /// The state of a stage: what its next instruction starts from.
 #[derive(Clone, Debug)]
@@ -45,6 +51,8 @@ pub(super) struct Stage {
     /// How many layers were made and not found.
     pub(super) made: usize,
     pub(super) warnings: Vec<String>,
+    /// What names the layer that the current step makes: see [`layer::Job::like`].
+    like: Digest,
 }
 
 impl Stage {
@@ -63,6 +71,7 @@ impl Stage {
             expanded: 0,
             made: 0,
             warnings: Vec::new(),
+            like: Digest::of(b""),
         };
         match base {
             Base::Scratch => Ok(fresh(Config::scratch(inputs.platform), Vec::new())),
@@ -92,6 +101,11 @@ impl Stage {
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), BuildErrorKind> {
         let layers = self.layers.len();
+        self.like = Framed::new("rbuild like 1")
+            .with(inputs.context.folder().as_os_str().as_encoded_bytes())
+            .with(layers.to_le_bytes())
+            .with(&step.instruction.source)
+            .finish();
         match &step.instruction.command {
             Command::Copy(copy) => {
                 let what = What {
@@ -276,15 +290,14 @@ impl Stage {
         let user = self.config.user();
         let key = self.key(inputs, "rbuild workdir 1").with(path.as_bytes()).with(&user).finish();
         if let Some(done) = recall(inputs, key)? {
-            return self.reuse(inputs, done, emit);
+            self.reuse(done, emit);
+            return Ok(());
         }
-        self.read_rootfs(inputs)?;
-        let owner = match user.as_str() {
-            "" => None,
-            user => Some(owner::resolve(user, self.rootfs(), inputs.store)?),
-        };
-        let tree = copy::make_folder(&path, self.rootfs(), rules(inputs, owner, None))?;
-        self.write(inputs, &Copied { tree, ..Copied::default() }, &[key], emit)
+        let owner = self.owner(inputs, Some(&user).filter(|it| !it.is_empty()))?;
+        let rules = self.rules(inputs, owner, None)?;
+        let near = self.near(inputs, &path)?;
+        let tree = copy::make_folder(&path, near.as_ref().unwrap_or(self.rootfs()), rules)?;
+        self.write(inputs, tree, &[key], emit)
     }
 
     fn copy(
@@ -310,11 +323,11 @@ impl Stage {
         let chmod = what.chmod.map(|it| self.expand(inputs, it)).transpose()?;
         let mode = chmod.as_deref().map(mode).transpose()?;
         let mut key = self
-            .key(inputs, "rbuild copy 1")
+            .key(inputs, "rbuild copy 2")
             .with(destination.path.as_bytes())
-            .with([u8::from(destination.is_folder)])
-            .with(chown.as_deref().unwrap_or("-"))
-            .with(chmod.as_deref().unwrap_or("-"));
+            .with([destination.is_folder, chown.is_some(), chmod.is_some()].map(u8::from))
+            .with(chown.as_deref().unwrap_or_default())
+            .with(chmod.as_deref().unwrap_or_default());
         let job = Job { sources, destination, chown, mode };
         match from {
             None => {
@@ -331,10 +344,11 @@ impl Stage {
                 }
                 let keys = [key.finish()];
                 if let Some(done) = recall(inputs, keys[0])? {
-                    return self.reuse(inputs, done, emit);
+                    self.reuse(done, emit);
+                    return Ok(());
                 }
-                let copied = self.copied(inputs, &job, &found)?;
-                self.write(inputs, &copied, &keys, emit)
+                let copied = self.copied(inputs, &job, found)?;
+                self.write(inputs, copied, &keys, emit)
             }
             Some(base) => {
                 let layers = match base {
@@ -362,9 +376,10 @@ impl Stage {
             .fold(key.clone().with("layers").with(stack(layers)), Framed::with)
             .finish();
         if let Some(done) = recall(inputs, by_layers)? {
-            return self.reuse(inputs, done, emit);
+            self.reuse(done, emit);
+            return Ok(());
         }
-        let rootfs = Rootfs::read(inputs.store, layers)?;
+        let rootfs = Rootfs::read_from(inputs.found(), layers)?;
         let found = sources::in_rootfs(&rootfs, &job.sources)?;
         self.note_empty(&job.sources, &found);
         let mut by_content = key;
@@ -374,41 +389,101 @@ impl Stage {
         let keys = [by_layers, by_content.finish()];
         if let Some(done) = recall(inputs, keys[1])? {
             inputs.store.remember(keys[0], &done)?;
-            return self.reuse(inputs, done, emit);
+            self.reuse(done, emit);
+            return Ok(());
         }
-        let mut copied = self.copied(inputs, job, &found)?;
+        let layers = rootfs.into_layers();
+        let mut copied = self.copied(inputs, job, found)?;
         let scratch = inputs.store.scratch()?;
-        rootfs.fetch(inputs.store, &mut copied.tree, &copied.origins, scratch.path())?;
-        self.write(inputs, &copied, &keys, emit)
+        rootfs::fetch(inputs.found(), &layers, &mut copied, scratch.path())?;
+        self.write(inputs, copied, &keys, emit)
     }
 
     fn copied(
         &mut self,
         inputs: &Inputs<'_>,
         job: &Job,
-        found: &[sources::Found],
-    ) -> Result<Copied, BuildErrorKind> {
-        self.read_rootfs(inputs)?;
-        let rootfs = self.rootfs();
-        let owner = match &job.chown {
-            Some(text) => Some(owner::resolve(text, rootfs, inputs.store)?),
-            None => None,
-        };
-        let sources: Vec<copy::Source<'_>> = found.iter().map(sources::Found::as_source).collect();
-        Ok(copy::copy(&sources, &job.destination, rootfs, rules(inputs, owner, job.mode))?)
+        found: Vec<sources::Found>,
+    ) -> Result<Tree, BuildErrorKind> {
+        let owner = self.owner(inputs, job.chown.as_ref())?;
+        let rules = self.rules(inputs, owner, job.mode)?;
+        let near = self.near(inputs, &job.destination.path)?;
+        let rootfs = near.as_ref().unwrap_or(self.rootfs());
+        let sources = found.into_iter().map(sources::Found::into_source).collect();
+        Ok(copy::copy(sources, &job.destination, rootfs, rules)?)
     }
 
     /// What the key of every step that makes a layer begins with.
     fn key(&self, inputs: &Inputs<'_>, purpose: &str) -> Framed {
         let epoch = inputs.epoch.map(|it| it.to_string()).unwrap_or_default();
-        Framed::new(purpose).with(layer::FORMAT).with(stack(&self.layers)).with(epoch)
+        Framed::new(purpose).with(inputs.layers.format()).with(stack(&self.layers)).with(epoch)
+    }
+
+    /// Folders that are made get the time when this step made some first: a time of each build
+    /// would change the beginning of the layer, and with it all that is hashed.
+    fn rules(
+        &self,
+        inputs: &Inputs<'_>,
+        owner: Option<Owner>,
+        mode: Option<u32>,
+    ) -> Result<Rules, BuildErrorKind> {
+        let key = Framed::new("rbuild made folders 1").with(self.like.as_bytes()).finish();
+        let now = match (inputs.epoch, inputs.store.recall::<i64>(key)?) {
+            (Some(epoch), _) => epoch,
+            // One of the future is that of a clock that was wrong.
+            (None, Some(first)) if first <= inputs.now => first,
+            (None, _) => {
+                inputs.store.remember(key, &inputs.now)?;
+                inputs.now
+            }
+        };
+        Ok(Rules { owner, mode, epoch: inputs.epoch, now })
+    }
+
+    /// Whom a text names.
+    fn owner(
+        &mut self,
+        inputs: &Inputs<'_>,
+        text: Option<&String>,
+    ) -> Result<Option<Owner>, BuildErrorKind> {
+        let Some(text) = text else { return Ok(None) };
+        self.read_rootfs(inputs)?;
+        let owner = owner::resolve(text, self.rootfs(), inputs.found())?;
+        if self.rootfs().tree().len() > MOST_KEPT {
+            self.forget_rootfs();
+        }
+        Ok(Some(owner))
+    }
+
+    /// What lies at `path` in the layers; none if [`Stage::rootfs`] has all of them.
+    fn near(
+        &mut self,
+        inputs: &Inputs<'_>,
+        path: &TreePath,
+    ) -> Result<Option<Rootfs>, BuildErrorKind> {
+        let mut count = 0;
+        if self.rootfs.is_none() {
+            for layer in &self.layers {
+                count += inputs.found().contents(layer)?.items().count();
+            }
+        }
+        if count <= MOST_KEPT {
+            self.read_rootfs(inputs)?;
+            return Ok(None);
+        }
+        Ok(Some(Rootfs::read_near(inputs.found(), &self.layers, path)?))
     }
 
     fn read_rootfs(&mut self, inputs: &Inputs<'_>) -> Result<(), BuildErrorKind> {
         if self.rootfs.is_none() {
-            self.rootfs = Some(Rootfs::read(inputs.store, &self.layers)?);
+            self.rootfs = Some(Rootfs::read_from(inputs.found(), &self.layers)?);
         }
         Ok(())
+    }
+
+    /// What was read is read again, from tables, if a later step needs it.
+    pub(super) fn forget_rootfs(&mut self) {
+        self.rootfs = None;
     }
 
     fn rootfs(&self) -> &Rootfs {
@@ -417,44 +492,58 @@ impl Stage {
     }
 
     /// Uses a layer that was made before.
-    fn reuse(
-        &mut self,
-        inputs: &Inputs<'_>,
-        done: Done,
-        emit: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), BuildErrorKind> {
+    fn reuse(&mut self, done: Done, emit: &mut dyn FnMut(Event<'_>)) {
         emit(Event::StepCached);
         if let Some(layer) = done.layer.and_then(DoneLayer::read) {
             // What was read of the layers below says nothing of this one.
-            if let Some(rootfs) = &mut self.rootfs {
-                rootfs.add(inputs.store, &layer)?;
-            }
+            self.forget_rootfs();
             self.layers.push(layer);
         }
-        Ok(())
     }
 
     /// Writes a layer, and remembers it under `keys`.
     fn write(
         &mut self,
         inputs: &Inputs<'_>,
-        copied: &Copied,
+        copied: Tree,
         keys: &[Digest],
         emit: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), BuildErrorKind> {
-        if copied.tree.is_empty() {
+        if copied.is_empty() {
             return remember(inputs, keys, None);
         }
-        let (total, mut done) = (copied.tree.size(), 0);
-        let written = layer::write(&copied.tree, inputs.store, &mut |count| {
+        // Two large trees at a time are enough.
+        if self.rootfs.as_ref().is_some_and(|it| MOST_KEPT < it.tree().len() + copied.len()) {
+            self.forget_rootfs();
+        }
+        let (total, mut done) = (copied.size(), 0);
+        let mut progress = |count| {
             done += count;
             emit(Event::LayerProgress { done, total });
-        })?;
+        };
+        let mut job = layer::Job {
+            store: inputs.store,
+            options: inputs.layers,
+            like: self.like,
+            reuse: match inputs.cache {
+                Cache::Use => layer::Reuse::Stored,
+                Cache::Ignore => layer::Reuse::Nothing,
+            },
+            stats: layer::Stats::default(),
+            uploads: inputs.uploads,
+            progress: &mut progress,
+        };
+        let written = layer::write(&copied, &mut job)?;
+        let bytes = job.stats;
+        let contents = Contents::of_tree(&copied);
+        let contents = contents.map_err(|err| RootfsError::contents(&written, err))?;
+        let (entries, size, digest) = (copied.len(), written.size, written.digest);
+        drop(copied);
+        inputs.store.add_object(ObjectKind::Contents, written.diff_id, contents.as_bytes())?;
         remember(inputs, keys, Some(&written))?;
-        let (entries, size, digest) = (copied.tree.len(), written.size, written.digest);
-        emit(Event::LayerWritten { entries, content: total, size, digest });
+        emit(Event::LayerWritten { entries, content: total, size, digest, bytes });
         if let Some(rootfs) = &mut self.rootfs {
-            rootfs.push(&copied.tree, &written);
+            rootfs.lay(&contents, &written)?;
         }
         self.layers.push(written);
         self.made += 1;
@@ -482,10 +571,6 @@ struct Job {
 /// What makes the files below: the digests of the unpacked layers, in order.
 fn stack(layers: &[Layer]) -> Vec<u8> {
     layers.iter().flat_map(|it| *it.diff_id.as_bytes()).collect()
-}
-
-fn rules(inputs: &Inputs<'_>, owner: Option<Owner>, mode: Option<u32>) -> Rules {
-    Rules { owner, mode, epoch: inputs.epoch, now: inputs.now }
 }
 
 fn load_base(inputs: &Inputs<'_>, base: &Base) -> Result<Image, BuildErrorKind> {

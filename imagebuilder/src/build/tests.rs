@@ -11,6 +11,7 @@ use crate::{
     patterns::Ignore,
     rootfs::Rootfs,
     steps,
+    store::{Composed, ObjectKind},
     tree::{Kind, Meta},
 };
 
@@ -23,6 +24,29 @@ struct Bench {
     epoch: Option<i64>,
     now: i64,
     cache: Cache,
+    remote: Option<Remote>,
+}
+
+/// Layers that lie elsewhere.
+#[derive(Default)]
+struct Remote {
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What was opened.
+    opened: std::sync::Mutex<Vec<Digest>>,
+}
+
+impl RemoteLayers for Remote {
+    fn has(&self, layer: &Layer) -> bool {
+        self.blobs.contains_key(&layer.digest)
+    }
+
+    fn open<'a>(
+        &'a self,
+        layer: &Layer,
+    ) -> Result<Box<dyn std::io::Read + Send + 'a>, RemoteError> {
+        self.opened.lock().unwrap().push(layer.digest);
+        Ok(Box::new(self.blobs[&layer.digest].as_slice()))
+    }
 }
 
 impl Bench {
@@ -37,12 +61,18 @@ impl Bench {
             epoch: Some(0),
             now: 1000,
             cache: Cache::Use,
+            remote: None,
         };
         fs::create_dir(bench.context()).unwrap();
         for (path, content) in files {
             bench.write(path, content);
         }
         bench
+    }
+
+    /// As if another process went on.
+    fn reopen(&mut self) {
+        self.store = Store::open(&self.folder.path().join("store")).unwrap();
     }
 
     fn context(&self) -> std::path::PathBuf {
@@ -75,9 +105,13 @@ impl Bench {
             plan: &plan,
             context: &context,
             store: &self.store,
+            remote: self.remote.as_ref().map(|it| it as &dyn RemoteLayers),
             bases: &self.bases,
             build_args: &self.args,
             platform: &platform,
+            layers: crate::layer::Options::default(),
+            format: crate::image::Format::Oci,
+            uploads: None,
             cache: self.cache,
             epoch: self.epoch,
             now: self.now,
@@ -352,20 +386,115 @@ fn values_cannot_grow_without_bound() {
     assert!(matches!(error.kind, BuildErrorKind::LargeValues), "{error}");
 }
 
+/// Changes a byte of the first segment of a layer, in whichever file of the store it lies.
+fn damage(store: &Store, layer: Digest) {
+    let composed = store.object(ObjectKind::Composed, layer).unwrap().unwrap();
+    let segment = Composed::parse(&composed).unwrap().segments().next().unwrap();
+    let bytes = store.object(ObjectKind::Segment, segment).unwrap().unwrap();
+    let mut folders = vec![store.root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut content = fs::read(&path).unwrap();
+            if let Some(place) = content.windows(bytes.len()).position(|it| it == bytes) {
+                content[place + 20] ^= 1;
+                return fs::write(&path, content).unwrap();
+            }
+        }
+    }
+    panic!("the segment is in no file");
+}
+
 #[test]
 fn a_damaged_layer_is_made_again_once_it_was_noticed() {
     let bench = Bench::new(&[("a", "a")]);
     let dockerfile = "FROM scratch AS s\nCOPY a /\nFROM scratch\nCOPY --from=s /a /b\n";
     let first = bench.build(dockerfile).unwrap();
     let damaged = bench.build("FROM scratch\nCOPY a /\n").unwrap().image.layers[0].digest;
-    let path = bench.store.root().join("blobs/sha256").join(damaged.hex());
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[20] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    damage(&bench.store, damaged);
     let other = dockerfile.replace("/b", "/c");
     assert!(bench.build(&other).is_err(), "what is copied comes from the damaged layer");
     bench.build(&other).unwrap();
     assert_eq!(bench.build(dockerfile).unwrap().image.digest(), first.image.digest());
+}
+
+/// Changes a byte of every object of a kind. How many there are.
+fn damage_all(store: &Store, kind: ObjectKind) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(store.root().join("packs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|it| it != "idx") {
+            continue;
+        }
+        let index = crate::store::index::Index::parse(fs::read(&path).unwrap()).unwrap();
+        let pack = path.with_extension("pack");
+        let mut bytes = fs::read(&pack).unwrap();
+        for entry in index.entries().filter(|it| it.kind == kind) {
+            bytes[usize::try_from(entry.offset).unwrap()] ^= 1;
+            count += 1;
+        }
+        fs::write(pack, bytes).unwrap();
+    }
+    count
+}
+
+/// How many of the layers of an image can be read.
+fn readable(store: &Store, built: &Built) -> usize {
+    let layers = built.image.layers.iter();
+    layers.filter(|it| store.read_blob(it.digest, 1 << 20).is_ok()).count()
+}
+
+#[test]
+fn whatever_is_damaged_is_made_again() {
+    let dockerfile = "FROM scratch AS s\nCOPY a /\nFROM scratch\nWORKDIR /w\nCOPY d /d\n\
+                      COPY --from=s /a /b\n";
+    let files = [("a", "a"), ("d/b", "b")];
+    for kind in ObjectKind::ALL {
+        let mut bench = Bench::new(&files);
+        let want = bench.build(dockerfile).unwrap().image.digest();
+        assert!(0 < damage_all(&bench.store, kind), "there is no {kind:?}");
+        bench.reopen();
+        let built = bench.build(dockerfile).unwrap();
+        assert_eq!(built.image.digest(), want, "{kind:?}");
+        if kind == ObjectKind::Segment {
+            // A build that finds all reads none. Who reads one says so, and it is made again: here
+            // by the first build, but for that of the first stage, which it reads and fails.
+            assert_eq!(readable(&bench.store, &built), 0);
+            bench.reopen();
+            assert!(bench.build(dockerfile).is_err(), "what is copied comes from a damaged layer");
+            bench.reopen();
+            assert_eq!(bench.build(dockerfile).unwrap().image.digest(), want);
+        }
+        bench.reopen();
+        assert_eq!(readable(&bench.store, &built), 3, "{kind:?}");
+        bench.write("a", "changed");
+        let changed = bench.build(dockerfile).unwrap();
+        let fresh = Bench::new(&[("a", "changed"), files[1]]);
+        assert_eq!(changed.image.digest(), fresh.build(dockerfile).unwrap().image.digest());
+        bench.reopen();
+        assert_eq!(readable(&bench.store, &changed), 3, "{kind:?}");
+    }
+}
+
+#[test]
+fn without_the_cache_what_is_damaged_is_replaced_at_once() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let dockerfile = "FROM scratch\nCOPY a /\n";
+    bench.build(dockerfile).unwrap();
+    bench.cache = Cache::Ignore;
+    for kind in ObjectKind::ALL {
+        assert!(0 < damage_all(&bench.store, kind), "there is no {kind:?}");
+        bench.reopen();
+        let built = bench.build(dockerfile).unwrap();
+        bench.reopen();
+        assert_eq!(readable(&bench.store, &built), 1, "{kind:?}");
+        let verified = bench.store.verify(crate::store::Repair::Leave, &mut |_| ()).unwrap();
+        assert_eq!(verified.damaged, [], "{kind:?}");
+    }
 }
 
 #[test]
@@ -421,6 +550,31 @@ fn a_layer_that_is_gone_is_made_again() {
     assert!(!second.cached);
     assert_eq!(first.image.digest(), second.image.digest());
     assert!(catalog::is_whole(&bench.store, &second.image).unwrap());
+}
+
+/// A registry that had it once may have it no more, and what is built would be nowhere.
+#[test]
+fn a_layer_that_a_registry_had_is_made_again_too() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let dockerfile = "FROM scratch\nCOPY a /\n";
+    let layer = bench.build(dockerfile).unwrap().image.layers.remove(0);
+    let bytes = bench.store.read_blob(layer.digest, 1 << 20).unwrap();
+    bench.remote = Some(Remote { blobs: [(layer.digest, bytes)].into(), ..Remote::default() });
+    bench.store.remove_blob(layer.digest).unwrap();
+    let again = bench.build(dockerfile).unwrap();
+    assert!(!again.cached);
+    assert!(catalog::is_whole(&bench.store, &again.image).unwrap());
+}
+
+#[test]
+fn an_owner_that_is_called_as_none_is_written_is_not_none() {
+    let bench = Bench::new(&[("passwd", "-:x:5:6::/:\n"), ("a", "a")]);
+    let dockerfile = |flag: &str| format!("FROM scratch\nCOPY passwd /etc/\nCOPY {flag} a /\n");
+    bench.build(&dockerfile("")).unwrap();
+    let built = bench.build(&dockerfile("--chown=-")).unwrap();
+    let rootfs = bench.rootfs(&built);
+    let meta = &rootfs.tree().get(&TreePath::parse(b"a").unwrap()).unwrap().meta;
+    assert_eq!((meta.uid, meta.gid), (5, 6));
 }
 
 #[test]
@@ -589,4 +743,99 @@ fn a_base_image_is_built_upon() {
     assert!(config["config"].get("Cmd").is_none(), "the base's arguments were for another program");
     assert_eq!(built.image.layers[..base.image.layers.len()], base.image.layers);
     assert_eq!(config["history"].as_array().unwrap().len(), 4 + 3);
+}
+
+/// A base of three layers that lies elsewhere: only its manifest and config are here.
+fn base_elsewhere(bench: &mut Bench) -> Vec<Layer> {
+    let base = Bench::new(&[("etc/passwd", "joe:x:101:102::/:/bin/sh\n"), ("tool", "T")]);
+    fs::create_dir_all(base.context().join("srv/srv/data")).unwrap();
+    std::os::unix::fs::symlink("srv", base.context().join("srv/link")).unwrap();
+    set_modes(&base.context());
+    let dockerfile = "FROM scratch\nCOPY etc /etc\nCOPY srv /\nCOPY tool /\n";
+    let image = base.build(dockerfile).unwrap().image;
+    let mut remote = Remote::default();
+    for Layer { digest, .. } in &image.layers {
+        let blob = base.store.read_blob(*digest, 1 << 20).unwrap();
+        remote.blobs.insert(*digest, blob);
+    }
+    catalog::add(&bench.store, &image, 0).unwrap();
+    let reference = "base".parse::<crate::reference::Reference>().unwrap().with_default_tag();
+    bench.bases.insert(Base::Image(reference), image.digest());
+    bench.remote = Some(remote);
+    image.layers
+}
+
+impl Bench {
+    /// What was asked for elsewhere since the last time.
+    fn opened(&self) -> Vec<Digest> {
+        std::mem::take(&mut self.remote.as_ref().unwrap().opened.lock().unwrap())
+    }
+}
+
+#[test]
+fn no_layer_of_a_base_is_read_for_nothing() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let layers = base_elsewhere(&mut bench);
+    let digests: Vec<Digest> = layers.iter().map(|it| it.digest).collect();
+    let built = bench.build("FROM base\nENV A=1\nLABEL l=1\nUSER joe\nCMD [\"x\"]\n").unwrap();
+    assert_eq!((bench.opened(), &built.image.layers), (vec![], &layers));
+
+    // What lies in the base has to be known, once.
+    let built = bench.build("FROM base\nCOPY a /app/\n").unwrap();
+    assert_eq!(bench.opened(), digests);
+    assert_eq!(built.image.layers[..3], layers);
+    bench.build("FROM base\nWORKDIR /w\nCOPY --chown=joe a /link/data/\n").unwrap();
+    bench.cache = Cache::Ignore;
+    bench.build("FROM base\nCOPY a /app/\nUSER joe\nWORKDIR /w\n").unwrap();
+    assert_eq!(bench.opened(), []);
+    bench.cache = Cache::Use;
+
+    // Files that are taken out of it are read from the layer that has them.
+    let built = bench.build("FROM scratch\nCOPY --from=base /tool /\n").unwrap();
+    assert_eq!(bench.opened(), [digests[2]]);
+    assert_eq!(built.image.layers.len(), 1);
+    bench.build("FROM scratch\nCOPY --from=base /tool /\nENV X=1\n").unwrap();
+    assert_eq!(bench.opened(), []);
+    assert!(!bench.store.has(digests[0], layers[0].size).unwrap(), "nothing is kept of it");
+}
+
+#[test]
+fn a_base_that_lies_elsewhere_is_seen_as_it_is() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    base_elsewhere(&mut bench);
+    let built = bench.build("FROM base\nCOPY --chown=joe a /link/data/\n").unwrap();
+    let tables = Layers { store: &bench.store, remote: None };
+    let rootfs = Rootfs::read_from(tables, &built.image.layers).unwrap();
+    assert!(list(&rootfs).contains("srv/data/a 644 101:102\n"), "{}", list(&rootfs));
+}
+
+#[test]
+fn a_layer_that_can_be_had_nowhere_is_said() {
+    let mut bench = Bench::new(&[("a", "a")]);
+    let layers = base_elsewhere(&mut bench);
+    bench.remote = None;
+    bench.build("FROM base\nENV A=1\n").unwrap();
+    let error = bench.build("FROM base\nCOPY a /\n").unwrap_err();
+    assert_eq!(error.to_string(), format!("blob {} is not in the store", layers[0].digest));
+}
+
+/// A layer that was made here is not read again to know what lies in it.
+#[test]
+fn layers_of_ones_own_are_not_read() {
+    let bench = Bench::new(&[("d/a", "a"), ("b", "b")]);
+    let layers = bench.build("FROM scratch\nCOPY d /d\n").unwrap().image.layers;
+    // Its segment is damaged where it lies: in a pack.
+    let blob = bench.store.read_blob(layers[0].digest, 1 << 20).unwrap();
+    let mut packs = fs::read_dir(bench.store.root().join("packs")).unwrap();
+    let pack = packs.find_map(|it| {
+        let path = it.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(10).position(|it| it == &blob[15..25])?;
+        Some((path, bytes, at))
+    });
+    let (path, mut bytes, at) = pack.expect("a pack with the segment");
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(bench.store.read_blob(layers[0].digest, 1 << 20).is_err());
+    bench.build("FROM scratch\nCOPY d /d\nCOPY b /d/\nWORKDIR /d/e\n").unwrap();
 }

@@ -14,13 +14,17 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use reqwest::{Method, StatusCode, Url, header::HeaderValue};
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::{
     challenge::{self, Challenge},
+    ecr::EcrRegistry,
     error::{self, RegistryError},
     http::{Http, Request, Response},
 };
@@ -59,13 +63,10 @@ pub trait Credentials: Send + Sync {
 #[derive(Debug, Error)]
 pub enum CredentialsError {
     /// A program of this name keeps it.
-    #[error(
-        "it is kept by credential helper `docker-credential-{0}`, and credential helpers are not \
-         supported yet"
-    )]
+    #[error("it is kept by credential helper `docker-credential-{0}`, which was not asked")]
     Helper(String),
     /// It is of a kind that we cannot use.
-    #[error("it is kept as an `{0}`, which is not supported yet")]
+    #[error("it is kept as an `{0}`, which is not supported")]
     Unsupported(&'static str),
     /// What is kept is broken.
     #[error("the `auth` kept for it is not `user:password` in base64")]
@@ -84,12 +85,16 @@ pub struct Anonymous;
 pub(super) struct Scope {
     pub(super) repository: Repository,
     pub(super) action: Action,
+    /// A repository of the same registry that is read too: a blob is mounted from it.
+    pub(super) from: Option<Repository>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Action {
     Pull,
     Push,
+    /// Nothing but to be let in; the repository does not matter.
+    LogIn,
 }
 
 /// What is known of all registries.
@@ -137,6 +142,16 @@ struct Token {
     expires_in: Option<u64>,
 }
 
+impl Credential {
+    /// The user that credential helpers name if the password is an identity token: one that a
+    /// token service gave for it, and takes in its place.
+    pub const IDENTITY_TOKEN: &str = "<token>";
+
+    fn is_identity_token(&self) -> bool {
+        self.username == Self::IDENTITY_TOKEN
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
@@ -150,19 +165,28 @@ impl Credentials for Anonymous {
 }
 
 impl Scope {
-    pub(super) fn registry(&self) -> &str {
-        self.repository.registry()
+    pub(super) fn new(repository: &Repository, action: Action) -> Self {
+        Self { repository: repository.clone(), action, from: None }
     }
-}
 
-/// Writes it as token services want it.
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(super) fn mounting(repository: &Repository, from: &Repository) -> Self {
+        Self { from: Some(from.clone()), ..Self::new(repository, Action::Push) }
+    }
+
+    /// As token services want it: one text for each repository.
+    fn texts(&self) -> Vec<String> {
         let actions = match self.action {
             Action::Pull => "pull",
             Action::Push => "pull,push",
+            Action::LogIn => return Vec::new(),
         };
-        write!(f, "repository:{}:{actions}", self.repository.path())
+        let main = format!("repository:{}:{actions}", self.repository.path());
+        let from = self.from.as_ref().map(|it| format!("repository:{}:pull", it.path()));
+        [main].into_iter().chain(from).collect()
+    }
+
+    pub(super) fn registry(&self) -> &str {
+        self.repository.registry()
     }
 }
 
@@ -179,6 +203,9 @@ impl Pass {
     }
 
     fn basic(credential: &Credential) -> Option<Self> {
+        if credential.is_identity_token() {
+            return None;
+        }
         let Credential { username, password } = credential;
         Self::new("Basic", &STANDARD.encode(format!("{username}:{password}")), true, None)
     }
@@ -189,6 +216,12 @@ impl Pass {
 }
 
 impl Session {
+    /// ECR is known to want a password: to be told so would cost a request.
+    fn first(registry: &str) -> Self {
+        let challenge = EcrRegistry::parse(registry).map(|_| Challenge::Basic);
+        Self { challenge, ..Self::default() }
+    }
+
     /// The pass for `scope`, if nothing needs to be fetched for it.
     fn pass(&self, scope: &Scope) -> Option<Pass> {
         match self.challenge.as_ref()? {
@@ -250,6 +283,11 @@ impl Auth {
             (None, Some(Challenge::Bearer { realm, service })) => {
                 Some(self.token(http, &mut session, scope, &realm, service.as_deref()).await?)
             }
+            (None, Some(Challenge::Basic)) => self
+                .credential(&mut session, scope.registry())
+                .await?
+                .as_ref()
+                .and_then(Pass::basic),
             (pass, _) => pass,
         };
         Ok(Entry { auth: self, http, scope, pass, renewed: false })
@@ -257,7 +295,8 @@ impl Auth {
 
     fn session(&self, registry: &str) -> Arc<tokio::sync::Mutex<Session>> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.entry(registry.to_owned()).or_default().clone()
+        let first = || Arc::new(tokio::sync::Mutex::new(Session::first(registry)));
+        sessions.entry(registry.to_owned()).or_insert_with(first).clone()
     }
 
     /// Another pass than the one of `entry`, if there is one.
@@ -342,15 +381,15 @@ impl Auth {
         service: Option<&str>,
     ) -> Result<Pass, RegistryError> {
         let registry = scope.registry();
-        let url = token_url(http, scope, realm, service)?;
-        let request = Request::new(Method::GET, url);
+        let url = token_service(http, scope, realm)?;
+        let wanted = Wanted { url, service, scope };
         let mut credential = self.credential(session, registry).await?;
-        let mut response = send_as(http, &request, credential.as_ref()).await?;
+        let mut response = wanted.send_as(http, credential.as_ref()).await?;
         if credential.is_some()
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && let Some(other) = self.other_credential(session, registry).await?
         {
-            response = send_as(http, &request, Some(&other)).await?;
+            response = wanted.send_as(http, Some(&other)).await?;
             credential = Some(other);
         }
         if !response.status().is_success() {
@@ -381,34 +420,69 @@ fn choose(
 }
 
 /// A registry with TLS does not get us to send its credential without.
-fn token_url(
-    http: &Http,
-    scope: &Scope,
-    realm: &str,
-    service: Option<&str>,
-) -> Result<Url, RegistryError> {
+fn token_service(http: &Http, scope: &Scope, realm: &str) -> Result<Url, RegistryError> {
     let registry = scope.registry();
     let url = Url::parse(realm).ok().filter(|it| match it.scheme() {
         "https" => true,
         "http" => http.scheme(registry) == "http",
         _ => false,
     });
-    let Some(mut url) = url else {
+    url.ok_or_else(|| {
         let (registry, realm) = (registry.into(), error::message(realm.as_bytes()));
-        return Err(RegistryError::UnsafeRealm { registry, realm });
-    };
-    let service = service.map(|it| ("service", it));
-    url.query_pairs_mut().extend_pairs(service).append_pair("scope", &scope.to_string());
-    Ok(url)
+        RegistryError::UnsafeRealm { registry, realm }
+    })
 }
 
-async fn send_as(
-    http: &Http,
-    request: &Request,
-    credential: Option<&Credential>,
-) -> Result<Response, RegistryError> {
-    let pass = credential.and_then(Pass::basic);
-    http.send(request, pass.as_ref().map(|it| &it.header)).await
+/// A token that is wanted.
+struct Wanted<'a> {
+    /// Of the token service.
+    url: Url,
+    service: Option<&'a str>,
+    scope: &'a Scope,
+}
+
+impl Wanted<'_> {
+    async fn send_as(
+        &self,
+        http: &Http,
+        credential: Option<&Credential>,
+    ) -> Result<Response, RegistryError> {
+        if let Some(token) = credential.filter(|it| it.is_identity_token()) {
+            return http.send(&self.exchange(&token.password), None).await;
+        }
+        let pass = credential.and_then(Pass::basic);
+        http.send(&self.request(), pass.as_ref().map(|it| &it.header)).await
+    }
+
+    fn request(&self) -> Request {
+        let mut url = self.url.clone();
+        {
+            let mut pairs = url.query_pairs_mut();
+            pairs.extend_pairs(self.service.map(|it| ("service", it)));
+            pairs.extend_pairs(self.scope.texts().iter().map(|it| ("scope", it)));
+        }
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
+        Request::new(Method::GET, url)
+    }
+
+    /// Exchanges an identity token for one that lets us in (distribution's `spec/auth/oauth.md`).
+    fn exchange(&self, token: &str) -> Request {
+        let mut form = self.url.clone();
+        form.set_query(None);
+        form.query_pairs_mut()
+            .append_pair("grant_type", "refresh_token")
+            .append_pair("client_id", "rbuild")
+            .append_pair("service", self.service.unwrap_or_default())
+            .append_pair("scope", &self.scope.texts().join(" "))
+            .append_pair("refresh_token", token);
+        let body = form.query().unwrap_or_default().as_bytes().into();
+        let mut request = Request { body, ..Request::new(Method::POST, self.url.clone()) };
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers.insert(CONTENT_TYPE, kind);
+        request
+    }
 }
 
 async fn read_token(response: &mut Response, had_credential: bool) -> Result<Pass, RegistryError> {
@@ -466,8 +540,10 @@ mod tests {
         ] {
             let reference: crate::reference::Reference = name.parse().unwrap();
             let repository = reference.repository().clone();
-            let scope = Scope { repository, action: Action::Push };
-            let url = token_url(&http, &scope, realm, Some("s 1")).ok().map(String::from);
+            let scope = Scope::new(&repository, Action::Push);
+            let url = token_service(&http, &scope, realm).ok();
+            let wanted = url.map(|url| Wanted { url, service: Some("s 1"), scope: &scope });
+            let url = wanted.map(|it| String::from(it.request().url));
             assert_eq!(url.as_deref(), want, "for `{realm}`");
         }
     }

@@ -11,8 +11,10 @@ use thiserror::Error;
 
 use super::auth::{Credential, CredentialFuture, Credentials, CredentialsError};
 
+pub mod edit;
+
 /// The credentials in one `config.json`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct DockerConfig {
     file: File,
 }
@@ -29,8 +31,28 @@ pub struct DockerConfigError {
     pub column: usize,
 }
 
+/// What is kept for a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The credential itself.
+    Credential(Credential),
+    /// A program has it, if there is one.
+    Helper(Helper),
+}
+
+/// A program that keeps credentials: `docker-credential-NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helper {
+    /// The NAME.
+    pub name: String,
+    /// What the program knows the registry by.
+    pub server: String,
+    /// Whether someone logged in to the registry, so that there should be a credential.
+    pub is_certain: bool,
+}
+
 /// The file as it is written; most of its keys are not about credentials.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
@@ -41,7 +63,7 @@ struct File {
     creds_store: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Entry {
     auth: String,
@@ -63,34 +85,63 @@ impl FromStr for DockerConfig {
 }
 
 impl DockerConfig {
-    /// The credential for a registry (`docker.io` for Docker Hub), if one is kept here.
-    pub fn find(&self, registry: &str) -> Result<Option<Credential>, CredentialsError> {
-        let key = host(registry);
-        if let Some(helper) = entry(&self.file.cred_helpers, registry, key) {
-            return Err(CredentialsError::Helper(helper.clone()));
+    /// What is kept for a registry (`docker.io` for Docker Hub), if anything may be.
+    pub fn find(&self, registry: &str) -> Result<Option<Kept>, CredentialsError> {
+        if let Some((_, name)) = entry(&self.file.cred_helpers, registry) {
+            return Ok(Some(Kept::Helper(self.helper(name, registry))));
         }
-        match entry(&self.file.auths, registry, key) {
-            None => Ok(None),
-            Some(entry) => entry.credential(&self.file.creds_store),
+        if let Some((_, entry)) = entry(&self.file.auths, registry)
+            && let Some(credential) = entry.credential()?
+        {
+            return Ok(Some(Kept::Credential(credential)));
+        }
+        Ok(self.helper_for(registry).map(Kept::Helper))
+    }
+
+    /// The program that keeps the credential of a registry, if one is set.
+    pub fn helper_for(&self, registry: &str) -> Option<Helper> {
+        let own = entry(&self.file.cred_helpers, registry).map(|(_, name)| name);
+        let name = own.unwrap_or(&self.file.creds_store);
+        (!name.is_empty()).then(|| self.helper(name, registry))
+    }
+
+    fn helper(&self, name: &str, registry: &str) -> Helper {
+        let is_own = entry(&self.file.cred_helpers, registry).is_some();
+        let known = entry(&self.file.auths, registry).map(|(key, _)| key);
+        Helper {
+            name: name.to_owned(),
+            server: known.map_or_else(|| server(registry).to_owned(), ToOwned::to_owned),
+            is_certain: is_own || known.is_some(),
         }
     }
 }
 
+/// Programs are not asked here: whoever can start them uses [`DockerConfig::find`].
 impl Credentials for DockerConfig {
     fn credential<'a>(
         &'a self,
         registry: &'a str,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a> {
-        let found = self.find(registry).map(|it| it.filter(|it| Some(it) != refused));
+        let found = match self.find(registry) {
+            Ok(Some(Kept::Credential(it))) => Ok(Some(it).filter(|it| Some(it) != refused)),
+            Ok(Some(Kept::Helper(it))) => Err(CredentialsError::Helper(it.name)),
+            Ok(None) => Ok(None),
+            Err(err) => Err(err),
+        };
         Box::pin(future::ready(found))
     }
 }
 
+/// What docker knows a registry by: its host, but for Docker Hub.
+fn server(registry: &str) -> &str {
+    if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
+}
+
 /// Keys are hosts, with or without a scheme and a path; one that is exact goes first.
-fn entry<'a, T>(map: &'a BTreeMap<String, T>, registry: &str, key: &str) -> Option<&'a T> {
-    let loose = || map.iter().find(|(it, _)| host(it) == key).map(|(_, entry)| entry);
-    map.get(registry).or_else(loose)
+fn entry<'a, T>(map: &'a BTreeMap<String, T>, registry: &str) -> Option<(&'a String, &'a T)> {
+    let key = host(registry);
+    map.get_key_value(registry).or_else(|| map.iter().find(|(it, _)| host(it) == key))
 }
 
 fn host(key: &str) -> &str {
@@ -102,10 +153,12 @@ fn host(key: &str) -> &str {
 }
 
 impl Entry {
-    /// Docker leaves an empty entry for each registry whose credential is in the store.
-    fn credential(&self, store: &str) -> Result<Option<Credential>, CredentialsError> {
+    /// Docker leaves an empty entry for each registry whose credential a program has.
+    fn credential(&self) -> Result<Option<Credential>, CredentialsError> {
         if !self.identitytoken.is_empty() {
-            return Err(CredentialsError::Unsupported("identitytoken"));
+            let (username, password) =
+                (Credential::IDENTITY_TOKEN.into(), self.identitytoken.clone());
+            return Ok(Some(Credential { username, password }));
         }
         if !self.registrytoken.is_empty() {
             return Err(CredentialsError::Unsupported("registrytoken"));
@@ -117,10 +170,7 @@ impl Entry {
             let (username, password) = (self.username.clone(), self.password.clone());
             return Ok(Some(Credential { username, password }));
         }
-        match store {
-            "" => Ok(None),
-            store => Err(CredentialsError::Helper(store.into())),
-        }
+        Ok(None)
     }
 }
 
@@ -160,7 +210,13 @@ mod tests {
 
     fn find(config: &str, registry: &str) -> String {
         match config.parse::<DockerConfig>().unwrap().find(registry) {
-            Ok(Some(Credential { username, password })) => format!("{username} {password}"),
+            Ok(Some(Kept::Credential(Credential { username, password }))) => {
+                format!("{username} {password}")
+            }
+            Ok(Some(Kept::Helper(Helper { name, server, is_certain }))) => {
+                let maybe = if is_certain { "" } else { ", perhaps" };
+                format!("{name} has {server}{maybe}")
+            }
             Ok(None) => "none".into(),
             Err(error) => error.to_string(),
         }
@@ -178,30 +234,22 @@ mod tests {
             ("other.example.com", "none"),
             ("bad.example.com", "the `auth` kept for it is not `user:password` in base64"),
             ("nouser.example.com", "the `auth` kept for it is not `user:password` in base64"),
-            ("acr.example.com", "it is kept as an `identitytoken`, which is not supported yet"),
-            (
-                "gcr.io",
-                "it is kept by credential helper `docker-credential-gcloud`, and credential helpers are not supported yet",
-            ),
-            (
-                "both.example.com",
-                "it is kept by credential helper `docker-credential-pass`, and credential helpers are not supported yet",
-            ),
+            ("acr.example.com", "<token> t"),
+            ("gcr.io", "gcloud has gcr.io"),
+            ("both.example.com", "pass has both.example.com"),
         ] {
             assert_eq!(find(CONFIG, registry), want, "for `{registry}`");
         }
     }
 
     #[test]
-    fn a_store_answers_only_for_registries_that_were_logged_in_to() {
-        let config = r#"{ "auths": { "ghcr.io": {}, "a.com": { "auth": "dTpw" } }, "credsStore": "desktop" }"#;
+    fn a_store_is_asked_for_what_is_not_in_the_file() {
+        let config = r#"{ "auths": { "https://ghcr.io/": {}, "a.com": { "auth": "dTpw" } }, "credsStore": "desktop" }"#;
         for (registry, want) in [
-            (
-                "ghcr.io",
-                "it is kept by credential helper `docker-credential-desktop`, and credential helpers are not supported yet",
-            ),
+            ("ghcr.io", "desktop has https://ghcr.io/"),
             ("a.com", "u p"),
-            ("docker.io", "none"),
+            ("docker.io", "desktop has https://index.docker.io/v1/, perhaps"),
+            ("b.com", "desktop has b.com, perhaps"),
         ] {
             assert_eq!(find(config, registry), want, "for `{registry}`");
         }

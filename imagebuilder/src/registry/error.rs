@@ -37,6 +37,19 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
 }
 
+impl Answer {
+    /// Whether content that was put there has another digest than was said.
+    pub(super) fn is_corrupted(&self) -> bool {
+        self.call.method == Method::PUT && self.message.contains("DIGEST_INVALID")
+    }
+
+    /// Whether it is one of AWS's ways to say that it is asked too much, which need not be 429.
+    pub(super) fn is_throttled(&self) -> bool {
+        const SAID: [&str; 3] = ["ThrottlingException", "TOOMANYREQUESTS", "Rate exceeded"];
+        SAID.iter().any(|it| self.message.contains(it))
+    }
+}
+
 /// The innermost cause of a failed connection, in the words of the layer that saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -126,6 +139,12 @@ pub enum RegistryError {
         /// The registry's answer.
         answer: Box<Answer>,
     },
+    /// What the registry received is not what was sent: its digest is another.
+    #[error("content arrived as something else ({answer})")]
+    Corrupted {
+        /// The registry's answer.
+        answer: Box<Answer>,
+    },
     /// The answer is none that a registry gives.
     #[error("{what}: this is no registry, or a broken one ({call})")]
     Garbage {
@@ -143,6 +162,19 @@ pub enum RegistryError {
         why: &'static str,
         /// The request.
         call: Call,
+    },
+    /// The user's configuration forbids it.
+    #[error("`{0}` is blocked by the configuration of registries")]
+    Blocked(String),
+    /// The configuration leads to where no repository can be.
+    #[error(
+        "the configuration of registries leads from `{from}` to `{to}`, which is no repository"
+    )]
+    Misled {
+        /// The repository that was asked for.
+        from: String,
+        /// Where it should be.
+        to: String,
     },
     /// The name of an image that is asked for says nothing of which one.
     #[error("image name `{0}` has neither tag nor digest")]
@@ -248,14 +280,57 @@ impl RegistryError {
     /// Whether the same request may succeed a little later.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Server { answer } => matches!(answer.status, 408 | 500 | 502 | 503 | 504),
+            Self::Server { answer } => {
+                matches!(answer.status, 408 | 499 | 500 | 502 | 503 | 504 | 522)
+            }
             Self::TooManyRequests { .. }
             | Self::UploadLost { .. }
             | Self::Cut { .. }
             | Self::Timeout { .. }
-            | Self::Connect { .. } => true,
+            | Self::Connect { .. }
+            | Self::Corrupted { .. }
+            | Self::DigestMismatch { .. } => true,
             _ => false,
         }
+    }
+
+    /// Of the errors of two repositories the one that says more: that one has not got something
+    /// says little.
+    pub(crate) fn graver(before: Option<Self>, error: Self) -> Self {
+        match before {
+            Some(before) if !matches!(before, Self::NotFound { .. }) => before,
+            _ => error,
+        }
+    }
+
+    /// Whether what came is not what was asked for, which may have happened on the way.
+    pub(super) fn is_wrong_content(&self) -> bool {
+        matches!(
+            self,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::TooLarge { .. }
+        )
+    }
+
+    /// Whether the registry finds a manifest to be none.
+    pub(super) fn is_invalid_manifest(&self) -> bool {
+        matches!(self, Self::Refused { answer } if answer.message.contains("MANIFEST_INVALID"))
+    }
+
+    /// Whether the registry keeps a tag as it is: told by ECR in words alone.
+    pub fn is_immutable_tag(&self) -> bool {
+        let (Self::Refused { answer } | Self::Denied { answer, .. }) = self else { return false };
+        let said = answer.message.to_lowercase();
+        said.contains("immutable") || said.contains("imagetagalreadyexists")
+    }
+
+    /// Whether the registry has no such repository, and does not make it by itself.
+    pub fn is_unknown_repository(&self) -> bool {
+        let Self::NotFound { answer, .. } = self else { return false };
+        ["NAME_UNKNOWN", "RepositoryNotFound"].iter().any(|it| answer.message.contains(it))
+    }
+
+    pub(super) fn is_sink(&self) -> bool {
+        matches!(self, Self::Sink { .. })
     }
 
     /// How long the registry asks to wait before the next try.
@@ -302,6 +377,10 @@ impl fmt::Display for Answer {
 }
 
 impl Cause {
+    pub(super) fn said(text: String) -> Self {
+        Self(text)
+    }
+
     /// The innermost cause says what happened; what lies around it says only where.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         let innermost = causes(error).last().map(ToString::to_string);

@@ -4,14 +4,16 @@
 //! that is led elsewhere loses its `Authorization` for good, and never goes from TLS to none.
 
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, OnceLock},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use reqwest::{
     Certificate, ClientBuilder, Method, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
     redirect::Policy,
 };
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
@@ -19,6 +21,8 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 use super::{
     Options,
     error::{self, Answer, Call, Cause, RegistryError},
+    retry,
+    trust::{self, Trust},
     upload::Chunks,
 };
 use crate::reference;
@@ -30,9 +34,16 @@ const LONGEST_ERROR: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Http {
     options: Options,
-    /// For this machine: past all proxies.
-    near: OnceLock<Result<reqwest::Client, Cause>>,
-    far: OnceLock<Result<reqwest::Client, Cause>>,
+    clients: Mutex<HashMap<Peer, Result<reqwest::Client, Cause>>>,
+}
+
+/// Whom a client speaks to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Peer {
+    /// Whether it is this machine, which is reached past all proxies.
+    near: bool,
+    /// The certificates that are its own.
+    certificates: Option<PathBuf>,
 }
 
 /// A request whose body is small enough to be sent again.
@@ -70,17 +81,21 @@ impl Request {
 
 impl Http {
     pub(super) fn new(options: Options) -> Self {
-        Self { options, near: OnceLock::new(), far: OnceLock::new() }
+        Self { options, clients: Mutex::default() }
     }
 
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// `http` for this machine and for what the user marked, `https` for all others.
+    /// `http` for what the user marked, and for this machine unless it has certificates; `https`
+    /// for all others.
     pub(super) fn scheme(&self, registry: &str) -> &'static str {
         let marked = |it: &String| it == registry || it == reference::host(registry);
-        if reference::is_loopback(registry) || self.options.insecure.iter().any(marked) {
+        let is_marked =
+            self.options.insecure.iter().any(marked) || self.options.mirrors.is_insecure(registry);
+        let is_near = || reference::is_loopback(registry);
+        if is_marked || is_near() && trust::folder(&self.options, registry).is_none() {
             return "http";
         }
         "https"
@@ -120,16 +135,26 @@ impl Http {
         url: &Url,
         headers: HeaderMap,
     ) -> Result<reqwest::RequestBuilder, RegistryError> {
-        let near = url.host_str().is_some_and(reference::is_loopback);
-        let client = if near {
-            self.near.get_or_init(|| connector(&self.options, stay_here))
-        } else {
-            self.far.get_or_init(|| connector(&self.options, |it| it))
-        };
-        match client {
+        match self.client(url) {
             Ok(client) => Ok(client.request(method.clone(), url.clone()).headers(headers)),
-            Err(source) => Err(RegistryError::SetUp { source: source.clone() }),
+            Err(source) => Err(RegistryError::SetUp { source }),
         }
+    }
+
+    fn client(&self, url: &Url) -> Result<reqwest::Client, Cause> {
+        let near = url.host_str().is_some_and(reference::is_loopback);
+        let certificates = match url.scheme() {
+            "https" => trust::folder(&self.options, &error::authority(url)),
+            _ => None,
+        };
+        let peer = Peer { near, certificates };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&peer) {
+            return client.clone();
+        }
+        let client = connector(&self.options, &peer);
+        clients.insert(peer, client.clone());
+        client
     }
 
     /// Waits for the answer's head, for `patience` on top of the time to connect.
@@ -169,24 +194,17 @@ fn stay_here(builder: ClientBuilder) -> ClientBuilder {
     builder.no_proxy().resolve_to_addrs("localhost", &loopback)
 }
 
-/// Trusts the roots of this machine; where it has none (an image `FROM scratch`), our own.
-fn connector(
-    options: &Options,
-    adjust: impl Fn(ClientBuilder) -> ClientBuilder,
-) -> Result<reqwest::Client, Cause> {
+/// Trusts the roots of this machine, or our own, and what else the user named.
+fn connector(options: &Options, peer: &Peer) -> Result<reqwest::Client, Cause> {
     let builder = || {
         let builder = reqwest::Client::builder()
             .user_agent(concat!("rbuild/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(options.connect_timeout)
             .redirect(Policy::none());
-        adjust(builder)
+        if peer.near { stay_here(builder) } else { builder }
     };
-    if let Ok(client) = builder().build() {
-        return Ok(client);
-    }
-    let roots = TLS_SERVER_ROOT_CERTS.iter().map(|it| Certificate::from_der(it));
-    let roots = roots.collect::<Result<Vec<_>, _>>();
-    roots.and_then(|it| builder().tls_certs_only(it).build()).map_err(|it| Cause::of(&it))
+    let roots = TLS_SERVER_ROOT_CERTS.iter().filter_map(|it| Certificate::from_der(it).ok());
+    Trust::read(options, peer.certificates.as_deref())?.client(builder, roots)
 }
 
 /// Where `location` leads from `base`: absolute or relative, and with what query it likes.
@@ -303,6 +321,8 @@ impl Response {
             403 => RegistryError::Denied { registry, had_credential, answer },
             404 => RegistryError::NotFound { what: what(), answer },
             429 => RegistryError::TooManyRequests { answer },
+            400 if answer.is_throttled() => RegistryError::TooManyRequests { answer },
+            400 if answer.is_corrupted() => RegistryError::Corrupted { answer },
             408 | 500..=599 => RegistryError::Server { answer },
             _ => RegistryError::Refused { answer },
         }
@@ -310,13 +330,25 @@ impl Response {
 
     /// What was answered in place of what was asked for.
     pub(super) async fn read_answer(&mut self) -> Answer {
-        let seconds = self.header(RETRY_AFTER.as_str()).and_then(|it| it.trim().parse().ok());
-        Answer {
-            status: self.status().as_u16(),
-            message: error::message(&self.start_of_body().await),
-            retry_after: seconds.map(Duration::from_secs),
-            call: self.call.clone(),
-        }
+        let status = self.status().as_u16();
+        let limit = if status == 429 { self.limit() } else { None };
+        let date = self.header(DATE.as_str());
+        let retry_after = self.header(RETRY_AFTER.as_str()).and_then(|it| retry::after(it, date));
+        let said = error::message(&self.start_of_body().await);
+        let message = limit.map_or(said.clone(), |it| format!("{said} ({it})"));
+        Answer { status, message, retry_after, call: self.call.clone() }
+    }
+
+    /// The limit that Docker Hub tells: `100;w=21600` are 100 pulls in 21,600 seconds.
+    fn limit(&self) -> Option<String> {
+        let number = |name: &str| {
+            let (count, window) = self.header(name)?.split_once(";w=")?;
+            Some((count.parse::<u64>().ok()?, window.parse::<u64>().ok()?))
+        };
+        let (most, window) = number("ratelimit-limit")?;
+        let left = number("ratelimit-remaining").map(|(left, _)| format!(", {left} are left"));
+        let left = left.unwrap_or_default();
+        Some(format!("the limit is {most} in {} minutes{left}", window / 60))
     }
 }
 

@@ -2,24 +2,41 @@
 
 use std::time::Duration;
 
+use time::{PrimitiveDateTime, macros::format_description};
+
 use super::{Options, RegistryError};
 
 /// The tries of one operation.
 #[derive(Debug)]
 pub(super) struct Tries<'a> {
     options: &'a Options,
+    most: u32,
     done: u32,
 }
 
 impl<'a> Tries<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
-        Self { options, done: 0 }
+        Self::at_most(options, options.tries)
+    }
+
+    pub(super) fn at_most(options: &'a Options, most: u32) -> Self {
+        Self { options, most: most.min(options.tries), done: 0 }
+    }
+
+    /// Forgets the tries so far: there was progress worth going on for.
+    pub(super) fn forget(&mut self) {
+        self.done = 0;
     }
 
     /// After a try that ended in `error`: waits and says yes, or says no.
     pub(super) async fn again(&mut self, error: &RegistryError) -> bool {
+        error.retryable() && self.anew(error).await
+    }
+
+    /// As [`Tries::again`], whatever the error is.
+    pub(super) async fn anew(&mut self, error: &RegistryError) -> bool {
         self.done += 1;
-        if self.options.tries <= self.done || !error.retryable() {
+        if self.most <= self.done {
             return false;
         }
         tokio::time::sleep(self.pause(error.retry_after(), fastrand::f64())).await;
@@ -37,9 +54,44 @@ impl<'a> Tries<'a> {
     }
 }
 
+/// What `Retry-After` says (RFC 9110, section 10.2.3): seconds, or a date, which is compared with
+/// the `Date` of the same answer, since the clock of the registry may not be ours.
+pub(super) fn after(text: &str, date: Option<&str>) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let wait = parse_date(text)? - parse_date(date?)?;
+    Some(wait.try_into().unwrap_or(Duration::ZERO))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+fn parse_date(text: &str) -> Option<PrimitiveDateTime> {
+    let (_, date) = text.trim().strip_suffix(" GMT")?.split_once(", ")?;
+    let format = format_description!("[day] [month repr:short] [year] [hour]:[minute]:[second]");
+    PrimitiveDateTime::parse(date, format).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registrys_wish_is_in_seconds_or_a_date() {
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (text, date, want) in [
+            ("3", None, Some(3)),
+            (" 120 ", now, Some(120)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", now, Some(30)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", now, Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", None, None),
+            ("soon", now, None),
+            ("-1", now, None),
+            ("", now, None),
+        ] {
+            assert_eq!(after(text, date), want.map(Duration::from_secs), "for `{text}`");
+        }
+    }
 
     #[test]
     fn pauses_double_up_to_a_limit_and_a_registrys_wish_goes_first() {
@@ -56,7 +108,7 @@ mod tests {
             (1, Some(0), 0.0, 0.0),
             (1, Some(3600), 0.0, 10.0),
         ] {
-            let tries = Tries { options: &options, done };
+            let tries = Tries { options: &options, most: 5, done };
             let pause = tries.pause(asked.map(Duration::from_secs), chance);
             assert_eq!(pause, Duration::from_secs_f64(want), "after {done} tries");
         }

@@ -11,16 +11,16 @@ use std::{
 
 /// What was asked.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// `GET /v2/`, with the query.
-    pub(super) line: String,
-    pub(super) headers: HashMap<String, String>,
-    pub(super) body: Vec<u8>,
+    pub(crate) line: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What is answered.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(crate) struct Said {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -38,40 +38,40 @@ struct Script {
 }
 
 /// A server that lives as long as the test.
-pub(super) struct Scripted {
+pub(crate) struct Scripted {
     address: SocketAddr,
     script: Arc<Mutex<Script>>,
 }
 
-pub(super) fn say(status: u16, body: impl AsRef<[u8]>) -> Said {
+pub(crate) fn say(status: u16, body: impl AsRef<[u8]>) -> Said {
     let body = body.as_ref().to_vec();
     Said { status, headers: Vec::new(), announced: Some(body.len()), body, hasty: false }
 }
 
 impl Said {
-    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    pub(super) fn announced(mut self, length: usize) -> Self {
+    pub(crate) fn announced(mut self, length: usize) -> Self {
         self.announced = Some(length);
         self
     }
 
-    pub(super) fn unannounced(mut self) -> Self {
+    pub(crate) fn unannounced(mut self) -> Self {
         self.announced = None;
         self
     }
 
-    pub(super) fn hasty(mut self) -> Self {
+    pub(crate) fn hasty(mut self) -> Self {
         self.hasty = true;
         self
     }
 }
 
 impl Scripted {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let script = Arc::new(Mutex::new(Script::default()));
@@ -86,24 +86,24 @@ impl Scripted {
     }
 
     /// Host and port.
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.address.to_string()
     }
 
     /// Adds answers to one request (`GET /v2/x?y`, or `GET /v2/x?y [Basic …]`), given one after
     /// the other.
-    pub(super) fn on(&self, line: &str, said: impl IntoIterator<Item = Said>) -> &Self {
+    pub(crate) fn on(&self, line: &str, said: impl IntoIterator<Item = Said>) -> &Self {
         let mut script = self.script.lock().unwrap();
         script.said.entry(line.into()).or_default().extend(said);
         self
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.script.lock().unwrap().asked.clone()
     }
 
     /// What was asked, a line each, with the authorization that was sent.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.asked().iter().map(|it| it.shown() + "\n").collect()
     }
 }
@@ -141,8 +141,7 @@ fn exchange(
     let mut asked = read_head(reader)?;
     let said = script.lock().unwrap().next(&asked);
     if !said.hasty {
-        let length = asked.headers.get("content-length").map_or(0, |it| it.parse().unwrap());
-        reader.take(length).read_to_end(&mut asked.body)?;
+        read_body(reader, &mut asked)?;
     }
     let is_head = asked.line.starts_with("HEAD ");
     script.lock().unwrap().asked.push(asked);
@@ -182,5 +181,24 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Asked> {
             return Ok(asked);
         };
         asked.headers.insert(name.to_lowercase(), value.into());
+    }
+}
+
+/// A body that ends before it says so is no request: the connection is closed.
+fn read_body(reader: &mut BufReader<TcpStream>, asked: &mut Asked) -> io::Result<()> {
+    if !asked.headers.contains_key("transfer-encoding") {
+        let length = asked.headers.get("content-length").map_or(0, |it| it.parse().unwrap());
+        reader.take(length).read_to_end(&mut asked.body)?;
+        return Ok(());
+    }
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        reader.take(size).read_to_end(&mut asked.body)?;
+        reader.read_line(&mut String::new())?;
+        if size == 0 {
+            return Ok(());
+        }
     }
 }

@@ -23,7 +23,7 @@ const CHUNK: u64 = 256 * 1024;
 /// Chunks that are read ahead of the network.
 const READ_AHEAD: usize = 2;
 /// A registry may move and hash a large blob before it answers: this many times as patient.
-const PATIENCE: u32 = 5;
+pub(super) const PATIENCE: u32 = 5;
 
 /// One way into the request's body.
 pub(super) type Chunks = mpsc::Sender<Result<Vec<u8>, io::Error>>;

@@ -1,6 +1,9 @@
 //! Benchmarks of the hot paths, each beside a peer or a limit of the machine in the same run.
 //!
 //! `cargo build --release --locked && cargo run --release --locked -p rbuild-bench`
+//! `cargo run --release --locked -p rbuild-bench curve` compares compressors.
+//!
+//! `… -p rbuild-bench -- layers` compares building and pushing images with other programs.
 //!
 //! Machines are noisy: each round measures both sides, one after the other, and what counts is the
 //! ratio. The least time of a side is what the work costs; the median is what it costs here today.
@@ -15,6 +18,8 @@ use std::{
 };
 
 mod agent;
+mod curve;
+mod layers;
 mod measure;
 
 fn main() -> ExitCode {
@@ -28,10 +33,17 @@ fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    let mut arguments = env::args_os().skip(1);
-    let program = program(arguments.next())?;
+    let mut arguments = env::args_os().skip(1).peekable();
+    if arguments.next_if(|it| it == "layers").is_some() {
+        return layers::run(arguments);
+    }
+    let first = arguments.next();
     // In memory where that is possible: the disk is not what is measured.
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+    if first.as_ref().is_some_and(|it| it == "curve") {
+        return curve::run(place.path(), arguments.next());
+    }
+    let program = program(first)?;
     report(&format!("{}: {}", program.display(), place.path().display()));
     for benchmark in [agent::commands, agent::masking, agent::start] {
         for comparison in benchmark(&program, place.path())? {

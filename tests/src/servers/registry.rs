@@ -1,6 +1,6 @@
 //! The registry that others wrote: docker-registry, in three ways to say who may.
 
-use std::{process::Command, sync::OnceLock};
+use std::{path::Path, process::Command, sync::OnceLock};
 
 use crate::{
     namespace::Namespace,
@@ -46,15 +46,37 @@ impl Registry {
         SHARED.get_or_init(|| Self::start(Auth::None))
     }
 
-    fn start_as(mut command: Command, port: u16, auth: Auth<'_>) -> Self {
+    /// Starts one that keeps everything in a folder of its own there.
+    pub fn start_below(folder: &Path) -> Self {
+        let dir = Scratch::below(folder);
+        Self::start_with(mortal("docker-registry"), 0, Auth::None, "", dir)
+    }
+
+    /// One that speaks TLS with this certificate and key, in PEM.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!(", tls: {{certificate: \"{certificate}\", key: \"{key}\"}}");
+        Self::start_with(mortal("docker-registry"), 0, Auth::None, &tls, Scratch::new())
+    }
+
+    fn start_as(command: Command, port: u16, auth: Auth<'_>) -> Self {
+        Self::start_with(command, port, auth, "", Scratch::new())
+    }
+
+    fn start_with(
+        mut command: Command,
+        port: u16,
+        auth: Auth<'_>,
+        tls: &str,
+        dir: Scratch,
+    ) -> Self {
         peers::need("docker-registry", "docker-registry");
-        let dir = Scratch::new();
         let data = dir.join("data");
         let config = format!(
             "version: 0.1\n\
              log: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n{}",
+             http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n{}",
             data.display(),
             auth_section(auth, &dir),
         );
@@ -73,9 +95,19 @@ impl Registry {
         self.server.port
     }
 
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.server.process.id()
+    }
+
     /// The name of an image in it.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.host())
+    }
+
+    /// How many requests it has answered so far.
+    pub fn request_count(&self) -> usize {
+        self.server.log().lines().filter_map(request).count()
     }
 
     /// What it was asked about a repository so far: `METHOD PATH STATUS`, in order. The access log

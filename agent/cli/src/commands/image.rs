@@ -1,16 +1,18 @@
 //! `rbuild image …`: the images of the store.
 
-use std::{error::Error, io, path::Path};
+use std::{collections::BTreeMap, error::Error, io, path::Path};
 
 use rbuild_imagebuilder::{
-    catalog::{self, CatalogError},
-    digest::VerifyError,
-    layout::{self, LayoutError},
+    catalog::{self, CatalogError, Content},
+    digest::{Digest, VerifyError},
+    layout::LayoutError,
     reference::Reference,
-    store::{Origin, Store, StoreError, StoredImage},
+    store::{Origin, Store, StoreError},
+    transfer::missing,
 };
 use serde_json::{Value, json};
 
+use super::cache::keep_below_limit;
 use crate::{
     args::{Global, Image},
     console::{self, size},
@@ -19,7 +21,11 @@ use crate::{
 };
 
 mod build;
+mod copy;
+mod save_load;
 mod transfer;
+
+pub(super) use transfer::registry_failure;
 
 pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
     host::stop_on_signals("run it again: what was finished is kept, and nothing is half-written")?;
@@ -29,15 +35,22 @@ pub(crate) fn image(args: &Image, global: &Global) -> Result<(), Failure> {
         Image::Inspect { image } => inspect(&store(global)?, image),
         Image::Rm { images } => remove(&store(global)?, images),
         Image::Tag { source, target } => tag(&store(global)?, source, target),
-        Image::Save { output, images, .. } => save(&store(global)?, output, images),
-        Image::Load { input } => load(&store(global)?, input.as_deref()),
-        Image::Push { images } => transfer::push(images, global),
-        Image::Pull { images } => transfer::pull(images, global),
+        Image::Save(args) => save_load::save(args, global),
+        Image::Load(args) => {
+            let store = store(global)?;
+            save_load::load(args, &store)?;
+            keep_below_limit(&store, global);
+            Ok(())
+        }
+        Image::Copy(args) => copy::copy(args, global),
+        Image::Push(args) => transfer::push(args, global),
+        Image::Pull(args) if args.all_platforms => copy::pull(&args.images, global),
+        Image::Pull(args) => transfer::pull(args, global),
     }
 }
 
 /// Opens the store that is asked for.
-fn store(global: &Global) -> Result<Store, Failure> {
+pub(super) fn store(global: &Global) -> Result<Store, Failure> {
     let folder = host::store_folder(global.store.as_deref())?;
     Store::open(&folder).map_err(store_failure)
 }
@@ -45,14 +58,14 @@ fn store(global: &Global) -> Result<Store, Failure> {
 fn list(store: &Store, json: bool) -> Result<(), Failure> {
     let images = catalog::list(store).map_err(catalog_failure)?;
     if json {
-        let images: Vec<Value> = images.iter().map(listed).collect();
+        let images: Vec<Value> = images.iter().map(|it| listed(store, it)).collect();
         return console::print_line(&json!(images).to_string());
     }
     let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE"].map(str::to_owned)];
     for it in &images {
         let digest = it.image.digest.hex()[..12].to_owned();
         let (platform, size) = match &it.content {
-            Some(content) => (content.config.platform().to_string(), size::bytes(size_of(content))),
+            Some(content) => (platforms(content).join(","), shown_size(store, it, content)),
             None => ("damaged".to_owned(), "-".to_owned()),
         };
         let mut names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
@@ -65,36 +78,93 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
     console::print_data(console::table(&rows))
 }
 
-fn listed(it: &catalog::Listed) -> Value {
-    let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
-    json!({
-        "digest": it.image.digest.to_string(),
-        "id": it.content.as_ref().map(|it| it.config_digest().to_string()),
-        "names": names,
-        "platform": it.content.as_ref().map(|it| it.config.platform().to_string()),
-        "created": it.content.as_ref().and_then(|it| it.config.created()),
-        "size": it.content.as_ref().map(size_of),
-        "damaged": it.content.is_none(),
-        "mediaType": it.image.media_type,
-    })
+/// The size of an image, and how much of that is elsewhere until it is needed.
+fn shown_size(store: &Store, it: &catalog::Listed, content: &Content) -> String {
+    let size = size::bytes(size_of(content));
+    let lacking = missing(store, &it.image).unwrap_or_default();
+    match lacking.iter().map(|it| it.size).sum() {
+        0 => size,
+        elsewhere => format!("{size} ({} not fetched)", size::bytes(elsewhere)),
+    }
 }
 
-/// The bytes of an image's layers.
-fn size_of(image: &rbuild_imagebuilder::image::Image) -> u64 {
-    image.layers.iter().map(|it| it.size).sum()
+fn listed(store: &Store, it: &catalog::Listed) -> Value {
+    let is_complete = missing(store, &it.image).is_ok_and(|it| it.is_empty());
+    let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
+    let (image, index) = match &it.content {
+        Some(Content::Image(image)) => (Some(image), None),
+        Some(content @ Content::Index(_)) => (None, Some(platforms(content))),
+        None => (None, None),
+    };
+    let mut value = json!({
+        "digest": it.image.digest.to_string(),
+        "id": image.map(|it| it.config_digest().to_string()),
+        "names": names,
+        "platform": image.map(|it| it.config.platform().to_string()),
+        "created": image.and_then(|it| it.config.created()),
+        "size": it.content.as_ref().map(size_of),
+        "damaged": it.content.is_none(),
+        "complete": it.content.is_some() && is_complete,
+        "mediaType": it.image.media_type,
+    });
+    if let Some(platforms) = index {
+        value["platforms"] = json!(platforms);
+    }
+    value
+}
+
+/// What an image is for, or the images of an index; what is no image (`unknown`) is left out.
+fn platforms(content: &Content) -> Vec<String> {
+    match content {
+        Content::Image(image) => vec![image.config.platform().to_string()],
+        Content::Index(entries) => entries
+            .iter()
+            .filter_map(|(it, _)| it.platform.as_ref())
+            .filter(|it| it.0 != "unknown")
+            .map(|(os, architecture, variant)| {
+                let rest = variant.as_ref().map(|it| format!("/{it}")).unwrap_or_default();
+                format!("{os}/{architecture}{rest}")
+            })
+            .collect(),
+    }
+}
+
+/// The bytes of the layers, each once.
+fn size_of(content: &Content) -> u64 {
+    let images: Vec<_> = match content {
+        Content::Image(image) => vec![image],
+        Content::Index(entries) => entries.iter().filter_map(|it| it.1.as_ref()).collect(),
+    };
+    let layers = images.iter().flat_map(|it| &it.layers).map(|it| (it.digest, it.size));
+    layers.collect::<BTreeMap<_, _>>().values().sum()
 }
 
 fn inspect(store: &Store, text: &str) -> Result<(), Failure> {
     let stored = catalog::find(store, text).map_err(catalog_failure)?;
-    let image = catalog::load(store, stored.digest).map_err(catalog_failure)?;
     let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    let text = serde_json::to_string_pretty(&json!({
-        "digest": stored.digest.to_string(),
-        "id": image.config_digest().to_string(),
-        "manifest": parsed(&image.manifest),
-        "config": parsed(&image.config_bytes),
-    }));
-    console::print_line(&text.unwrap_or_default())
+    let shown = |digest: Digest, image: &rbuild_imagebuilder::image::Image| {
+        json!({
+            "digest": digest.to_string(),
+            "id": image.config_digest().to_string(),
+            "manifest": parsed(&image.manifest),
+            "config": parsed(&image.config_bytes),
+        })
+    };
+    let value = match catalog::content(store, &stored).map_err(catalog_failure)? {
+        Content::Image(image) => shown(stored.digest, &image),
+        Content::Index(entries) => {
+            let bytes = store.read_blob(stored.digest, catalog::LARGEST_JSON);
+            let images = entries.iter().filter_map(|(it, image)| {
+                image.as_ref().map(|image| shown(it.manifest.digest, image))
+            });
+            json!({
+                "digest": stored.digest.to_string(),
+                "index": parsed(&bytes.map_err(store_failure)?),
+                "images": images.collect::<Vec<_>>(),
+            })
+        }
+    };
+    console::print_line(&serde_json::to_string_pretty(&value).unwrap_or_default())
 }
 
 fn remove(store: &Store, images: &[String]) -> Result<(), Failure> {
@@ -111,7 +181,7 @@ fn remove(store: &Store, images: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn short_name(full: &str) -> String {
+pub(super) fn short_name(full: &str) -> String {
     full.parse::<Reference>().map_or_else(|_| full.to_owned(), |it| it.to_string())
 }
 
@@ -131,46 +201,6 @@ fn name(text: &str) -> Result<Reference, Failure> {
     }
 }
 
-fn save(store: &Store, output: &Path, images: &[String]) -> Result<(), Failure> {
-    let found = |text: &String| -> Result<(StoredImage, String), Failure> {
-        let image = catalog::find(store, text).map_err(catalog_failure)?;
-        let name = text.parse::<Reference>().ok().filter(|it| it.digest().is_none());
-        let name = name.map(|it| it.with_default_tag().canonical());
-        Ok((image, name.unwrap_or_else(|| text.clone())))
-    };
-    let images = images.iter().map(found).collect::<Result<Vec<_>, _>>()?;
-    if output.extension().is_none_or(|it| it != "tar") {
-        return layout::save(store, &images, output).map_err(layout_failure);
-    }
-    let unwritten = |err| {
-        let message = format!("`{}` could not be written", output.display());
-        Failure::new(Kind::Outside, message).because(err)
-    };
-    // A half-written archive would look whole to some readers.
-    let temporary = output.with_extension("tar.part");
-    let mut file = std::fs::File::create(&temporary).map_err(unwritten)?;
-    layout::save_tar(store, &images, &mut file, output).map_err(layout_failure)?;
-    file.sync_all().and_then(|()| std::fs::rename(&temporary, output)).map_err(unwritten)
-}
-
-fn load(store: &Store, input: Option<&Path>) -> Result<(), Failure> {
-    let (platform, now) = (host::platform(), host::now().as_secs());
-    let loaded = match input.filter(|it| *it != Path::new("-")) {
-        Some(path) => layout::load(store, path, &platform, now),
-        None => {
-            let path = Path::new("standard input");
-            layout::load_tar(store, io::stdin().lock(), path, &platform, now)
-        }
-    };
-    for image in loaded.map_err(layout_failure)? {
-        let names: Vec<String> = image.names.iter().map(Reference::to_string).collect();
-        let names = if names.is_empty() { "an image".to_owned() } else { names.join(", ") };
-        console::say(&format!("loaded {names}"));
-        console::print_line(&image.digest.to_string())?;
-    }
-    Ok(())
-}
-
 /// What the store's failures mean: the machine's fault, but for another layout or folder.
 pub(super) fn store_failure(err: StoreError) -> Failure {
     match err {
@@ -180,9 +210,6 @@ pub(super) fn store_failure(err: StoreError) -> Failure {
         StoreError::Version { .. } => Failure::of(Kind::Input, err).hint(
             "name another folder with --store, or remove this one: it holds caches and images",
         ),
-        StoreError::Busy { .. } => {
-            Failure::of(Kind::Outside, err).hint("wait until it is done, and try again")
-        }
         StoreError::Io { ref source, .. } => {
             let hint = io_hint(source);
             Failure::of(Kind::Outside, err).hint_if(hint)
@@ -221,6 +248,9 @@ pub(super) fn catalog_failure(err: CatalogError) -> Failure {
         }
         CatalogError::Ambiguous(_) => Failure::of(Kind::Input, err).hint("give more digits"),
         CatalogError::Damaged { .. } => Failure::of(Kind::Outside, err),
+        CatalogError::Index(_) => Failure::of(Kind::Input, err).hint(
+            "`rbuild image copy --platform OS/ARCH store:NAME store:OTHER` makes one image of it",
+        ),
         CatalogError::Reference(_) => Failure::of(Kind::Input, err),
     }
 }
@@ -246,18 +276,19 @@ pub(super) fn layout_failure(err: LayoutError) -> Failure {
         LayoutError::Store(err) => store_failure(err),
         LayoutError::Catalog(err) => catalog_failure(err),
         LayoutError::Io { action: "written", path, source } => unwritten_failure(&path, source),
-        LayoutError::DockerArchive { .. } => Failure::of(Kind::Input, err)
-            .hint("`skopeo copy docker-archive:FILE oci:FOLDER` makes an OCI layout of it"),
+        LayoutError::Index { .. } => Failure::of(Kind::Input, err)
+            .hint("choose one image with `rbuild image copy --platform OS/ARCH`"),
+        LayoutError::Several { .. } => {
+            Failure::of(Kind::Input, err).hint("write its name after the path: PATH:NAME")
+        }
         _ => Failure::of(Kind::Input, err),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
-    use rbuild_imagebuilder::digest::Digest;
-
     use super::*;
+    use expect_test::expect;
 
     #[test]
     fn a_damaged_blob_is_not_a_file_that_could_not_be_written() {

@@ -56,7 +56,7 @@ impl Images {
             }
             Event::StepCached => super::say("        cached"),
             Event::LayerProgress { done, total } => self.layer_progress(&mut state, *done, *total),
-            Event::LayerWritten { entries, content, size, digest } => {
+            Event::LayerWritten { entries, content, size, digest, .. } => {
                 if let Some((bar, _)) = state.layer.take() {
                     bar.finish_and_clear();
                 }
@@ -71,6 +71,10 @@ impl Images {
                 super::say(&format!("{} {name}", verb(*direction)));
             }
             Event::BlobExists { .. } => state.skipped += 1,
+            Event::BlobMounted { digest, size } => {
+                state.skipped += 1;
+                super::say(&format!("        {} {} mounted", short(digest), size::bytes(*size)));
+            }
             Event::BlobProgress { digest, done, total } => {
                 self.blob_progress(&mut state, *digest, *done, *total);
             }
@@ -156,19 +160,36 @@ fn carried(state: &State, direction: Direction, name: &str, digest: &Digest) -> 
     let done = match direction {
         Direction::Pull => "pulled",
         Direction::Push => "pushed",
+        Direction::Copy => "copied",
     };
     let what = match (state.carried, state.skipped) {
         (0, _) => "nothing new".to_owned(),
-        (carried, 0) => size::bytes(carried),
-        (carried, skipped) => format!("{}, {skipped} blobs were there", size::bytes(carried)),
+        (carried, 0) => format!("{}{}", size::bytes(carried), rate(carried, time)),
+        (carried, skipped) => {
+            let blobs = if skipped == 1 {
+                "1 blob was".to_owned()
+            } else {
+                format!("{skipped} blobs were")
+            };
+            format!("{}{}, {blobs} there", size::bytes(carried), rate(carried, time))
+        }
     };
     format!("{done} {name} {} ({what}, {})", short(digest), size::time(time))
+}
+
+/// The bytes in a second; of what took no time there is none to tell.
+fn rate(carried: u64, time: Duration) -> String {
+    match u64::try_from(u128::from(carried) * 1000 / time.as_millis().max(1)) {
+        Ok(rate) if QUIET < time => format!(" at {}/s", size::bytes(rate)),
+        _ => String::new(),
+    }
 }
 
 fn verb(direction: Direction) -> &'static str {
     match direction {
         Direction::Pull => "pulling",
         Direction::Push => "pushing",
+        Direction::Copy => "copying",
     }
 }
 

@@ -8,28 +8,36 @@ use rbuild_imagebuilder::{
     context::Context,
     digest::Digest,
     event::Event,
-    layout,
+    image, layer, layout,
     reference::Reference,
+    registry::Client,
     steps::{self, Base, Plan},
     store::{Origin, Store},
     transfer::{self, Network},
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use self::{
+    base_layers::BaseLayers,
     failures::{build_failure, context_failure},
     files::{Source, read_dockerfile, read_ignore},
+    push::{Push, Pushed},
 };
-use super::{layout_failure, name, store, store_failure, transfer::transfer_failure};
+use super::{
+    keep_below_limit, layout_failure, name, store, store_failure, transfer::transfer_failure,
+};
 use crate::{
-    args::{Global, ImageBuild},
+    args::{Global, ImageBuild, formats::MediaTypes},
     console::{self, images::Images},
     failure::{Failure, Kind},
     host, registries,
 };
 
+mod base_layers;
 mod failures;
 mod files;
+mod push;
 
 pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>, _>>()?;
@@ -48,32 +56,60 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
         source.failure(Failure::of(Kind::Input, err.kind).hint_if(hint), err.place)
     })?;
     let ignore = read_ignore(&args.context, &source)?;
-    let context = Context::open_folder(&args.context, ignore).map_err(context_failure)?;
     let store = store(global)?;
+    let context = Context::open_known(&args.context, ignore, &store).map_err(context_failure)?;
     let view = Images::of_file(&source.path);
-    let bases = bases(args, global, &plan, &source, &store, &view)?;
+    let network = Registries::new(args, global, &plan)?;
+    let push = Push::begin(args, network.as_ref(), &names)?;
+    let bases = bases(args, network.as_ref(), &plan, &source, &store, &view)?;
+    let base_layers = network.as_ref().map(|it| BaseLayers::new(it, asked(args), &store, &view));
     let inputs = build::Inputs {
         plan: &plan,
         context: &context,
         store: &store,
+        remote: base_layers.as_ref().map(|it| it as &dyn build::RemoteLayers),
         bases: &bases,
         build_args: &build_args,
         platform: &platform,
+        layers: layer::Options { compression: args.layers.compression },
+        format: match args.format {
+            MediaTypes::Oci => image::Format::Oci,
+            MediaTypes::Docker => image::Format::Docker,
+        },
+        uploads: push.as_ref().map(Push::uploads),
         cache: if args.no_cache { Cache::Ignore } else { Cache::Use },
         epoch,
         now: i64::try_from(host::now().as_secs()).unwrap_or(i64::MAX),
     };
-    let built = build::build(&inputs, &mut |event| view.show(&event))
+    let mut written = Vec::new();
+    let mut emit = |event: Event<'_>| {
+        if let Event::LayerWritten { digest, bytes, .. } = event {
+            written.push((digest, bytes));
+        }
+        view.show(&event);
+    };
+    let built = build::build(&inputs, &mut emit)
         .map_err(|err| source.failure(build_failure(err.kind), err.place))?;
     let digest = built.image.digest();
     for name in &names {
         catalog::tag(&store, name, digest, Origin::Local).map_err(store_failure)?;
         console::say(&format!("named {name}"));
     }
-    report(args, &names, &built)
+    let pushed = match push {
+        Some(push) => push.finish(&store, digest, &names, &view)?,
+        None => Vec::new(),
+    };
+    report(args, &names, &built, (&written, &pushed))?;
+    keep_below_limit(&store, global);
+    Ok(())
 }
 
-fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), Failure> {
+fn report(
+    args: &ImageBuild,
+    names: &[Reference],
+    built: &Built,
+    (written, pushed): (&[(Digest, layer::Stats)], &[Pushed]),
+) -> Result<(), Failure> {
     let digest = built.image.digest().to_string();
     if let Some(file) = &args.iidfile {
         fs::write(file, &digest).map_err(|err| {
@@ -81,18 +117,44 @@ fn report(args: &ImageBuild, names: &[Reference], built: &Built) -> Result<(), F
             Failure::new(Kind::Outside, message).because(err)
         })?;
     }
+    if !args.json && args.push {
+        return pushed.iter().try_for_each(|it| console::print_line(&it.name));
+    }
     if !args.json {
         return console::print_line(&digest);
     }
-    let layer = |it: &rbuild_imagebuilder::image::Layer| json!({ "digest": it.digest.to_string(), "size": it.size, "mediaType": it.media_type });
-    let report = json!({
+    let layer = |it: &image::Layer| {
+        let cost = written.iter().filter(|(digest, _)| *digest == it.digest);
+        json!({
+            "digest": it.digest.to_string(),
+            "size": it.size,
+            "mediaType": it.media_type,
+            "bytes": cost_of(cost.map(|it| it.1)),
+        })
+    };
+    let mut report = json!({
         "digest": digest,
         "id": built.image.config_digest().to_string(),
         "names": names.iter().map(Reference::to_string).collect::<Vec<_>>(),
         "cached": built.cached,
+        "bytes": cost_of(written.iter().map(|it| it.1)),
         "layers": built.image.layers.iter().map(layer).collect::<Vec<_>>(),
     });
+    if args.push {
+        report["pushed"] = pushed.iter().map(|it| it.report.clone()).collect();
+    }
     console::print_line(&report.to_string())
+}
+
+/// What layers cost together, in bytes.
+fn cost_of(layers: impl Iterator<Item = layer::Stats> + Clone) -> Value {
+    let sum = |part: fn(layer::Stats) -> u64| layers.clone().map(part).sum::<u64>();
+    json!({
+        "read": sum(|it| it.read),
+        "hashed": sum(|it| it.hashed),
+        "compressed": sum(|it| it.compressed),
+        "reused": sum(|it| it.reused),
+    })
 }
 
 /// Reads `NAME=VALUE`, or `NAME` with the value that the environment has, if it has one.
@@ -114,29 +176,46 @@ fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(args)
 }
 
-/// Brings the images that the plan needs into the store.
+/// What asks registries: for bases, and to push. With one client a token serves both.
+struct Registries {
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Registries {
+    fn new(args: &ImageBuild, global: &Global, plan: &Plan) -> Result<Option<Self>, Failure> {
+        if plan.bases().is_empty() && !args.push {
+            return Ok(None);
+        }
+        let (client, runtime) = (registries::client(global)?, registries::runtime()?);
+        Ok(Some(Self { client, runtime }))
+    }
+}
+
+/// Whether bases may be asked for.
+fn asked(args: &ImageBuild) -> Network {
+    if args.offline { Network::Offline } else { Network::Online }
+}
+
+/// Brings the images that the plan needs into the store; of those of registries, what tells of
+/// their layers.
 fn bases(
     args: &ImageBuild,
-    global: &Global,
+    registries: Option<&Registries>,
     plan: &Plan,
     source: &Source,
     store: &Store,
     view: &Images,
 ) -> Result<BTreeMap<Base, Digest>, Failure> {
-    let needed = plan.bases();
-    if needed.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let network = if args.offline { Network::Offline } else { Network::Online };
+    let Some(Registries { client, runtime }) = registries else { return Ok(BTreeMap::new()) };
+    let network = asked(args);
     let (platform, now) = (host::platform(), host::now().as_secs());
-    let client = registries::client(global)?;
-    let runtime = registries::runtime()?;
     let emit = |event: Event<'_>| view.show(&event);
     let mut found = BTreeMap::new();
-    for (base, place) in needed {
+    for (base, place) in plan.bases() {
         let image = match &base {
             Base::Image(name) => runtime
-                .block_on(transfer::base(&client, store, name, &platform, network, now, &emit))
+                .block_on(transfer::base(client, store, name, &platform, network, now, &emit))
                 .map_err(transfer_failure),
             Base::Layout { folder, name } => {
                 let folder = args.context.join(Path::new(folder));

@@ -60,6 +60,11 @@ pub(super) fn base(args: &Run, global: &Global) -> Result<Variables, Failure> {
         let hosts = global.insecure_registry.join(",");
         set(&mut variables, "RBUILD_INSECURE_REGISTRIES", hosts.into());
     }
+    if !global.registries.registry_mirror.is_empty() {
+        let mirrors: Vec<String> =
+            global.registries.registry_mirror.iter().map(ToString::to_string).collect();
+        set(&mut variables, "RBUILD_REGISTRY_MIRRORS", mirrors.join(",").into());
+    }
     Ok(variables)
 }
 

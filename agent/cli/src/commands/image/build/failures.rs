@@ -7,13 +7,19 @@ use rbuild_imagebuilder::{
     context::ContextError,
     copy::CopyError,
     digest::VerifyError,
+    registry::RegistryError,
     rootfs::RootfsError,
+    transfer::FetchError,
 };
 
-use super::super::{catalog_failure, damaged_failure, io_hint, store_failure};
+use super::super::{
+    catalog_failure, damaged_failure, io_hint, store_failure,
+    transfer::{fetch_failure, registry_failure},
+};
 use crate::failure::{Failure, Kind, cause_of};
 
 const NOT_YET: &str = "rbuild refuses what it cannot do yet, rather than leave it out";
+const BUILD_AGAIN: &str = "build again when nothing writes to the context";
 
 pub(super) fn build_failure(err: BuildErrorKind) -> Failure {
     match err {
@@ -42,6 +48,15 @@ fn rootfs_failure(err: RootfsError) -> Failure {
             let hint = io_hint(source);
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
+        // A layer of a base is read while it comes from its registry.
+        RootfsError::Tar { source, .. } if cause_of::<RegistryError>(&source).is_some() => {
+            registry_cause(source)
+        }
+        RootfsError::Remote { layer, source } => match source.downcast::<FetchError>() {
+            Ok(err) => fetch_failure(*err),
+            Err(err) => Failure::of(Kind::Outside, RootfsError::Remote { layer, source: err }),
+        },
+        RootfsError::Contents { .. } => Failure::of(Kind::Outside, err),
         RootfsError::Tar { ref source, .. } if cause_of::<VerifyError>(source).is_some() => {
             damaged_failure(err)
         }
@@ -50,6 +65,14 @@ fn rootfs_failure(err: RootfsError) -> Failure {
         }
         RootfsError::Unsupported { .. } => Failure::of(Kind::Input, err).hint(NOT_YET),
         err => Failure::of(Kind::Input, err),
+    }
+}
+
+/// The registry's own words, if the error is one of it alone.
+fn registry_cause(err: io::Error) -> Failure {
+    match err.downcast::<RegistryError>() {
+        Ok(err) => registry_failure(err),
+        Err(err) => Failure::of(Kind::Outside, err),
     }
 }
 
@@ -87,6 +110,7 @@ pub(super) fn context_failure(err: ContextError) -> Failure {
             };
             Failure::of(kind, err)
         }
+        ContextError::Changing { .. } => Failure::of(Kind::Outside, err).hint(BUILD_AGAIN),
         err => Failure::of(Kind::Input, err),
     }
 }
@@ -94,13 +118,8 @@ pub(super) fn context_failure(err: ContextError) -> Failure {
 fn layer_failure(err: build::LayerError) -> Failure {
     match err {
         build::LayerError::Store(err) => store_failure(err),
-        build::LayerError::Write(ref source) => {
-            let hint = io_hint(source);
-            Failure::of(Kind::Outside, err).hint_if(hint)
-        }
         err => {
-            let hint = matches!(err, build::LayerError::Changed { .. })
-                .then_some("build again when nothing writes to the context");
+            let hint = matches!(err, build::LayerError::Changed { .. }).then_some(BUILD_AGAIN);
             Failure::of(Kind::Outside, err).hint_if(hint)
         }
     }
@@ -161,6 +180,8 @@ mod tests {
             (tar(io_error(EIO)), outside, ""),
             (tar(io::Error::other(damaged())), outside, "build or pull the image again"),
             (BuildErrorKind::Rootfs(write()), outside, ""),
+            (RootfsError::Remote { layer, source: "gone".into() }.into(), outside, ""),
+            (tar(io::Error::other(RegistryError::NoUrl("x".into()))), input, ""),
             (BuildErrorKind::Rootfs(full()), outside, space),
             (SourceError::Rootfs(full()).into(), outside, space),
             (CopyError::Rootfs(full()).into(), outside, space),

@@ -1,0 +1,241 @@
+//! The programs that build images and push them, each with a storage and a registry of its own;
+//! and what no program can be faster than.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use clap::ValueEnum;
+use rbuild_tests::{
+    peers::{self, Buildah, Docker},
+    servers::Registry,
+};
+
+use super::{
+    meter::{self, Cost},
+    trees::Tree,
+};
+
+/// Another program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Name {
+    /// `docker build` (`BuildKit`) and `docker push`
+    Docker,
+    /// `buildah bud --layers` and `buildah push`
+    Buildah,
+    /// `umoci insert` and `skopeo copy`
+    Umoci,
+}
+
+/// Builds images and pushes them.
+pub(crate) trait Program {
+    /// Its name, for people.
+    fn name(&self) -> &'static str;
+    /// Makes all its caches empty. What was in them is kept until the end.
+    fn reset(&mut self) -> io::Result<()>;
+    /// Builds an image of a tree, and pushes it to this repository.
+    fn build_and_push(&mut self, tree: &Tree, repository: &str) -> io::Result<Cost>;
+}
+
+/// rbuild, and those of the others that are installed.
+pub(crate) fn all(
+    rbuild: &Path,
+    work: &Path,
+    is_one_command: bool,
+    wanted: &[Name],
+) -> Vec<Box<dyn Program>> {
+    let way = if is_one_command { Way::OneCommand } else { Way::TwoCommands };
+    let registry = || Registry::start_below(work);
+    let (program, below) = (rbuild.to_owned(), work.to_owned());
+    let rbuild = Rbuild { program, way, work: below, resets: 0, registry: registry() };
+    let mut programs: Vec<Box<dyn Program>> = vec![Box::new(rbuild)];
+    for name in Name::value_variants() {
+        if !wanted.is_empty() && !wanted.contains(name) {
+            continue;
+        }
+        let (needed, package) = match name {
+            Name::Docker => (["dockerd", "docker"], "docker.io"),
+            Name::Buildah => (["buildah", "unshare"], "buildah"),
+            Name::Umoci => (["umoci", "skopeo"], "umoci skopeo"),
+        };
+        if let Some(missing) = needed.iter().find(|it| peers::find(it).is_none()) {
+            crate::report(&format!(
+                "!!! {name:?} IS LEFT OUT: `{missing}` is missing (Debian's {package})"
+            ));
+            continue;
+        }
+        let (work, registry) = (work.to_owned(), registry());
+        programs.push(match name {
+            Name::Docker => Box::new(WithDocker { work, daemons: Vec::new(), registry }),
+            Name::Buildah => Box::new(WithBuildah { work, storages: Vec::new(), registry }),
+            Name::Umoci => Box::new(WithUmoci { work, layouts: 0, registry }),
+        });
+    }
+    programs
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    OneCommand,
+    TwoCommands,
+}
+
+struct Rbuild {
+    program: PathBuf,
+    way: Way,
+    work: PathBuf,
+    resets: usize,
+    registry: Registry,
+}
+
+impl Program for Rbuild {
+    fn name(&self) -> &'static str {
+        "rbuild"
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.resets += 1;
+        Ok(())
+    }
+
+    fn build_and_push(&mut self, tree: &Tree, repository: &str) -> io::Result<Cost> {
+        let image = self.registry.image(&format!("{repository}/{}:1", tree.name()));
+        let run = |args: &[&str]| {
+            let mut command = Command::new(&self.program);
+            command.arg("--store").arg(self.work.join(format!("store-{}", self.resets)));
+            command.arg("image").args(args);
+            command
+        };
+        let mut build = run(&["build", "--json", "-t", &image]);
+        if self.way == Way::OneCommand {
+            build.arg("--push");
+        }
+        build.arg("-f").arg(tree.dockerfile()).arg(tree.context());
+        let push = run(&["push", &image]);
+        let commands = match self.way {
+            Way::OneCommand => vec![build],
+            Way::TwoCommands => vec![build, push],
+        };
+        meter::measure(commands, None, Some(&self.registry))
+    }
+}
+
+struct WithDocker {
+    work: PathBuf,
+    daemons: Vec<Docker>,
+    registry: Registry,
+}
+
+impl Program for WithDocker {
+    fn name(&self) -> &'static str {
+        "docker build, push"
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        if let Some(last) = self.daemons.last_mut() {
+            last.stop();
+        }
+        self.daemons.push(Docker::start_below(&self.work));
+        Ok(())
+    }
+
+    fn build_and_push(&mut self, tree: &Tree, repository: &str) -> io::Result<Cost> {
+        let docker = self.daemons.last().ok_or_else(|| io::Error::other("no daemon"))?;
+        let image = self.registry.image(&format!("{repository}/{}:1", tree.name()));
+        let (mut build, mut push) = (docker.command(), docker.command());
+        build.args(["build", "-t", &image, "-f"]).arg(tree.dockerfile()).arg(tree.context());
+        push.args(["push", &image]);
+        meter::measure(vec![build, push], Some(docker.process_id()), Some(&self.registry))
+    }
+}
+
+struct WithBuildah {
+    work: PathBuf,
+    storages: Vec<Buildah>,
+    registry: Registry,
+}
+
+impl Program for WithBuildah {
+    fn name(&self) -> &'static str {
+        "buildah bud, push"
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.storages.push(Buildah::below(&self.work));
+        Ok(())
+    }
+
+    fn build_and_push(&mut self, tree: &Tree, repository: &str) -> io::Result<Cost> {
+        let buildah = self.storages.last().ok_or_else(|| io::Error::other("no storage"))?;
+        let image = self.registry.image(&format!("{repository}/{}:1", tree.name()));
+        let (mut build, mut push) = (buildah.command(), buildah.command());
+        build.args(["bud", "--layers", "-t", &image, "-f"]).arg(tree.dockerfile());
+        build.arg(tree.context());
+        push.args(["push", "--tls-verify=false", &image]);
+        meter::measure(vec![build, push], None, Some(&self.registry))
+    }
+}
+
+struct WithUmoci {
+    work: PathBuf,
+    layouts: usize,
+    registry: Registry,
+}
+
+impl Program for WithUmoci {
+    fn name(&self) -> &'static str {
+        "umoci insert, skopeo"
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It knows no cache: each time is the first.
+    fn build_and_push(&mut self, tree: &Tree, repository: &str) -> io::Result<Cost> {
+        self.layouts += 1;
+        let layout = self.work.join(format!("layout-{}", self.layouts)).display().to_string();
+        let name = format!("{layout}:1");
+        let target = self.registry.image(&format!("{repository}/{}:1", tree.name()));
+        let (from, to) = (format!("oci:{name}"), format!("docker://{target}"));
+        let run = |program: &str, args: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(args);
+            command
+        };
+        let context = tree.context().display().to_string();
+        let commands = vec![
+            run("umoci", &["init", "--layout", &layout]),
+            run("umoci", &["new", "--image", &name]),
+            run("umoci", &["insert", "--image", &name, &context, "/srv"]),
+            run("skopeo", &["copy", "--quiet", "--dest-tls-verify=false", &from, &to]),
+        ];
+        meter::measure(commands, None, Some(&self.registry))
+    }
+}
+
+/// A plain command that does a part of the work.
+pub(crate) struct Limit {
+    pub(crate) name: &'static str,
+    pub(crate) command: Command,
+}
+
+/// The name of the limit that a no-op is compared with.
+pub(crate) const WALK: &str = "find -ls";
+
+/// The limits; the last of them writes a copy of the tree.
+pub(crate) fn limits(tree: &Tree, copy: &Path) -> Vec<Limit> {
+    let shell = |name, script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(tree.context()).arg(copy);
+        Limit { name, command }
+    };
+    vec![
+        shell(WALK, "exec find \"$1\" -ls >/dev/null"),
+        shell("tar | openssl dgst -sha256", "tar -C \"$1\" -cf - . | openssl dgst -sha256"),
+        shell("tar | gzip -6", "tar -C \"$1\" -cf - . | gzip -6 >/dev/null"),
+        shell("cp -a", "exec cp -a \"$1\" \"$2\""),
+    ]
+}

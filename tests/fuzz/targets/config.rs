@@ -1,0 +1,4 @@
+//! Configs of images.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rbuild_fuzz::config(bytes));

@@ -1,0 +1,4 @@
+//! Layers as tar streams.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rbuild_fuzz::tar(bytes));

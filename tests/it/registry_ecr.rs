@@ -1,0 +1,178 @@
+//! Amazon ECR as far as its name: in a network of its own the fake registry has the host that ECR
+//! would have, and answers the calls of AWS's API that go with it.
+
+use rbuild_tests::{
+    FakeRegistry, Run, Sandbox,
+    fake_registry::{ECR, Fault, Lifetime, Settings, fault::Trouble},
+    namespace::Namespace,
+    servers::moto::VARIABLES,
+};
+
+use crate::{
+    build, digest_of,
+    registry_suite::{sandbox_with_layers, saved},
+    sandbox,
+};
+
+/// ECR, and the network in which it is.
+#[derive(Debug)]
+pub(crate) struct Aws {
+    pub(crate) registry: FakeRegistry,
+    namespace: Namespace,
+}
+
+impl Aws {
+    pub(crate) fn start(settings: Settings) -> Self {
+        let files = sandbox(&[]);
+        let hosts = files.write("../hosts", format!("127.0.0.1 localhost {ECR}\n"));
+        // The file stays mounted when its folder is gone.
+        let namespace = Namespace::new(&format!("mount --bind {} /etc/hosts", hosts.display()));
+        let registry = FakeRegistry::start_in(&namespace, 80, settings);
+        Self { registry, namespace }
+    }
+
+    /// A run of the program, by someone who has credentials of AWS.
+    pub(crate) fn rbuild(&self, sandbox: &Sandbox, args: &[&str]) -> Run {
+        let args = [args, &["--insecure-registry", ECR]].concat();
+        let inside = self.namespace.enter(&sandbox.src().display().to_string());
+        let run = sandbox.rbuild(args).env("AWS_ENDPOINT_URL", "http://127.0.0.1:80");
+        VARIABLES.into_iter().fold(run, |run, (name, value)| run.env(name, value)).under(inside)
+    }
+
+    /// How often a password was asked for.
+    pub(crate) fn logins(&self) -> usize {
+        self.registry.calls().iter().filter(|(name, _)| name == "GetAuthorizationToken").count()
+    }
+}
+
+#[test]
+fn ecr_is_pushed_to_and_pulled_from_with_one_login() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    aws.registry.create_repository("shop");
+    let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+    let name = format!("{ECR}/shop:1");
+    let built = build(&from, &name);
+    let pushed = aws.rbuild(&from, &["image", "push", &name]).ok();
+    assert_eq!((digest_of(pushed.line()), aws.logins()), (built.clone(), 1));
+    let pulled = aws.rbuild(&to, &["image", "pull", &name]).ok();
+    assert_eq!((digest_of(pulled.line()), aws.logins()), (built, 2));
+    assert_eq!(saved(&from, &name), saved(&to, &name));
+    let asked = aws.registry.asked();
+    let stored = asked.iter().filter(|it| it.path.starts_with("/storage/")).count();
+    assert_eq!(stored, 3, "two layers and a config came from the storage");
+    aws.registry.assert_was_asked_rightly();
+}
+
+#[test]
+fn ecr_gets_another_password_when_it_says_that_one_has_expired() {
+    for requests in [0, 1, 3, 6] {
+        let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+        aws.registry.create_repository("shop");
+        let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+        let name = format!("{ECR}/shop:1");
+        let built = build(&from, &name);
+        aws.registry.end_tokens_after(requests);
+        let pushed = aws.rbuild(&from, &["image", "push", &name]).ok();
+        assert_eq!((digest_of(pushed.line()), aws.logins()), (built.clone(), 2));
+        aws.registry.end_tokens_after(requests / 2);
+        let pulled = aws.rbuild(&to, &["image", "pull", &name]).ok();
+        assert_eq!((digest_of(pulled.line()), aws.logins()), (built, 4));
+        aws.registry.assert_was_asked_rightly();
+        aws.registry.assert_is_whole();
+    }
+}
+
+#[test]
+fn ecr_has_no_repository_that_nobody_made() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/shop:1");
+    build(&sandbox, &name);
+    let refused = aws.rbuild(&sandbox, &["image", "push", &name]).go();
+    refused.fails(2, &["shop", "RepositoryNotFoundException"]);
+}
+
+#[test]
+fn ecr_keeps_a_tag_where_it_is() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    aws.registry.create_repository("shop");
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/shop:1");
+    let first = build(&sandbox, &name);
+    let push = || aws.rbuild(&sandbox, &["image", "push", &name]);
+    push().ok();
+    // The same once more is fine.
+    assert_eq!(digest_of(push().ok().line()), first);
+    sandbox.write("ctx/hello", "other\n");
+    assert_ne!(build(&sandbox, &name), first);
+    push().go().fails(2, &["the tag is immutable"]);
+    assert_eq!(aws.registry.tags("shop"), [("1".to_owned(), first)]);
+}
+
+#[test]
+fn ecr_may_ask_to_slow_down() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    aws.registry.create_repository("shop");
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/shop:1");
+    let built = build(&sandbox, &name);
+    let slow = |method: &str, part: &str| Fault::new(method, part, Trouble::status(429)).times(2);
+    aws.registry.inject(slow("POST", "/blobs/uploads/"));
+    aws.registry.inject(slow("PUT", "/manifests/"));
+    aws.registry.inject(Fault::new("HEAD", "/blobs/", Trouble::retry_after("0")));
+    let pushed = aws.rbuild(&sandbox, &["image", "push", &name]).ok();
+    assert_eq!((digest_of(pushed.line()), aws.registry.faults_left()), (built, 0));
+    aws.registry.assert_was_asked_rightly();
+}
+
+#[test]
+fn ecr_gets_the_repository_that_it_lacks() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/team/shop:1");
+    let built = build(&sandbox, &name);
+    aws.rbuild(&sandbox, &["image", "push", &name]).go().fails(2, &["--create-repository"]);
+    let args = [
+        "image",
+        "push",
+        "--create-repository",
+        "--repository-scan-on-push",
+        "--repository-encryption",
+        "KMS:alias/images",
+        "--repository-immutable",
+        &name,
+    ];
+    let pushed = aws.rbuild(&sandbox, &args).ok();
+    assert_eq!(digest_of(pushed.line()), built);
+    let calls = aws.registry.calls();
+    let created: Vec<_> = calls.iter().filter(|(call, _)| call == "CreateRepository").collect();
+    let [(_, input)] = &created[..] else { panic!("one call: {calls:?}") };
+    assert_eq!(input["repositoryName"], "team/shop");
+    assert_eq!(input["imageScanningConfiguration"]["scanOnPush"], true);
+    assert_eq!(input["imageTagMutability"], "IMMUTABLE");
+    let encryption = &input["encryptionConfiguration"];
+    assert_eq!(
+        (&encryption["encryptionType"], &encryption["kmsKey"]),
+        (&"KMS".into(), &"alias/images".into())
+    );
+    // It is there now, and that is no error.
+    assert_eq!(digest_of(aws.rbuild(&sandbox, &args).ok().line()), built);
+    aws.registry.assert_was_asked_rightly();
+    aws.registry.assert_is_whole();
+}
+
+#[test]
+fn ecr_keeps_a_tag_and_the_same_image_is_no_error() {
+    let aws = Aws::start(Settings::ecr(Lifetime::Unlimited));
+    aws.registry.create_repository("shop");
+    let sandbox = sandbox_with_layers();
+    let name = format!("{ECR}/shop:1");
+    let first = build(&sandbox, &name);
+    let push = || aws.rbuild(&sandbox, &["image", "push", "--ignore-immutable", &name]);
+    assert_eq!(digest_of(push().ok().line()), first);
+    assert_eq!(digest_of(push().ok().line()), first);
+    sandbox.write("ctx/hello", "other\n");
+    assert_ne!(build(&sandbox, &name), first);
+    push().go().fails(2, &["immutable"]);
+    assert_eq!(aws.registry.tags("shop"), [("1".to_owned(), first)]);
+}
