@@ -20,7 +20,11 @@ use base64::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{environment::Environment, run::ResumePoint, secret::Redactor};
+use crate::{
+    environment::Environment,
+    run::ResumePoint,
+    secret::{self, Redactor},
+};
 
 /// What is kept of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +85,6 @@ pub enum StateError {
 /// The version of the format.
 const VERSION: u64 = 1;
 
-/// Variables that are never kept: they are credentials.
-const CREDENTIALS: [&str; 4] =
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"];
-
 impl State {
     /// What to keep of a build, so that it can go on at `point`; nothing if that cannot be told
     /// without a secret.
@@ -106,7 +106,7 @@ impl State {
             is_kept(name) && began.get(name.as_os_str()) != Some(&value.as_os_str())
         });
         let (withheld, set): (Vec<_>, Vec<_>) = changed.cloned().partition(|(name, value)| {
-            CREDENTIALS.iter().any(|it| name == it) || is_secret(value, origin.redactor)
+            secret::CREDENTIALS.iter().any(|it| name == it) || is_secret(value, origin.redactor)
         });
         let is_set = |name: &OsString| set.iter().any(|it| it.0 == *name);
         let still_lacks = origin.lacks.iter().filter(|it| !is_set(it)).cloned();

@@ -15,6 +15,11 @@ use crate::source::Place;
 
 pub use redactor::{MaskedOutput, Redactor};
 
+/// The variables in which AWS's tools look for credentials before they look at a profile; their
+/// values are secrets wherever they come from. The third is what old tools call the fourth.
+pub const CREDENTIALS: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"];
+
 /// A value that nobody must see.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

@@ -29,6 +29,7 @@ use self::{
 };
 pub use self::{part::PartFile, write::save};
 use crate::{
+    bounded::{Bounded, Counted},
     digest::Digest,
     layout::{self, LayoutError, failed},
     store::{Scratch, Store},
@@ -197,29 +198,7 @@ fn blob_digest(name: &str) -> Option<Digest> {
     name.strip_prefix("blobs/sha256/").and_then(Digest::from_hex)
 }
 
-/// Counts what is read.
-struct Counting<R> {
-    inner: R,
-    count: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Counting<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + count as u64);
-        Ok(count)
-    }
-}
-
-/// Stops when something compressed gives far more than it has.
-struct Bounded<R> {
-    inner: R,
-    packed: Rc<Cell<u64>>,
-    unpacked: u64,
-    limits: Limits,
-}
-
-/// What [`Bounded`] found.
+/// What [`Limits::check`] found.
 #[derive(Debug, Error)]
 #[error("it is {unpacked} bytes of {packed} that are compressed")]
 struct Bomb {
@@ -227,14 +206,11 @@ struct Bomb {
     unpacked: u64,
 }
 
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.unpacked += count as u64;
-        let (packed, unpacked) = (self.packed.get(), self.unpacked);
-        let allowed = self.limits.free.saturating_add(packed.saturating_mul(self.limits.ratio));
-        match unpacked <= allowed {
-            true => Ok(count),
+impl Limits {
+    /// Stops when something compressed gives far more than it has.
+    fn check(self, packed: u64, unpacked: u64) -> io::Result<()> {
+        match unpacked <= self.free.saturating_add(packed.saturating_mul(self.ratio)) {
+            true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, Bomb { packed, unpacked })),
         }
     }
@@ -251,7 +227,7 @@ fn decompressed<'a>(
     let kind = Magic::of(&start);
     let packed = Rc::new(Cell::new(0));
     let stream = io::Cursor::new(start).chain(stream);
-    let stream = BufReader::new(Counting { inner: stream, count: Rc::clone(&packed) });
+    let stream = BufReader::new(Counted::new(stream, &packed));
     let inner: Box<dyn Read + 'a> = match kind {
         Magic::Gzip => Box::new(MultiGzDecoder::new(stream)),
         Magic::Zstd => Box::new(zstd(stream).map_err(failed("read", path))?),
@@ -260,7 +236,9 @@ fn decompressed<'a>(
             return Err(LayoutError::Compression { path: path.to_owned(), with });
         }
     };
-    Ok(Box::new(Bounded { inner, packed, unpacked: 0, limits }))
+    Ok(Box::new(Bounded::new(inner, packed, move |packed, unpacked| {
+        limits.check(packed, unpacked)
+    })))
 }
 
 /// How something is compressed, by its first bytes.

@@ -18,6 +18,7 @@
 //! whole, and every read that leaves the store is verified.
 
 pub mod archive;
+mod bounded;
 pub mod build;
 pub mod carry;
 pub mod catalog;

@@ -400,8 +400,9 @@ impl Client {
         agree(named_digest(&response), digest, || response.call.clone())
     }
 
-    /// As [`Client::get`]; a piece of what was asked for will do if a piece was asked for.
-    async fn get_piece(
+    /// Sends a request with what it takes to be let in; anything but success is an error. A piece
+    /// of what was asked for will do if a piece was asked for.
+    async fn get(
         &self,
         scope: &Scope,
         request: &Request,
@@ -412,18 +413,6 @@ impl Client {
         if response.status().as_u16() == 206 && request.headers.contains_key(RANGE) {
             return Ok(response);
         }
-        success(response, &entry, scope, what).await
-    }
-
-    /// Sends a request with what it takes to be let in; anything but success is an error.
-    async fn get(
-        &self,
-        scope: &Scope,
-        request: &Request,
-        what: impl FnOnce() -> String,
-    ) -> Result<Response, RegistryError> {
-        let mut entry = self.0.auth.enter(&self.0.http, scope).await?;
-        let response = self.send(&mut entry, request).await?;
         success(response, &entry, scope, what).await
     }
 

@@ -15,6 +15,7 @@ use flate2::bufread::MultiGzDecoder;
 use zstd::stream::read::Decoder;
 
 use crate::{
+    bounded::{Bounded, Counted},
     contents::Contents,
     digest::Verifying,
     image::{Compression, Layer},
@@ -136,7 +137,7 @@ impl<'a> Layers<'a> {
         };
         let broken = |source| RootfsError::Tar { layer: layer.digest, source };
         let packed = Rc::new(Cell::new(0));
-        let mut blob = Counted { inner: self.open(layer)?, count: packed.clone() };
+        let mut blob = Counted::new(self.open(layer)?, &packed);
         let (head, found) = sniff(&mut blob).map_err(broken)?;
         if found != said {
             return Err(RootfsError::Compression { layer: layer.digest, found, said });
@@ -151,7 +152,7 @@ impl<'a> Layers<'a> {
                 Box::new(decoder)
             }
         };
-        Ok(Box::new(Bounded { inner, packed, unpacked: 0, known }))
+        Ok(Box::new(bounded(inner, packed, known)))
     }
 
     /// Opens a layer's blob: content that is not what its digest says is an error at the end.
@@ -174,38 +175,13 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// Counts what is read.
-struct Counted<R> {
-    inner: R,
-    count: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + count as u64);
-        Ok(count)
-    }
-}
-
 /// Ends where more is unpacked than what was read may hold: the size that an image tells of a
 /// layer is not known to be right before its end.
-struct Bounded<R> {
-    inner: R,
-    packed: Rc<Cell<u64>>,
-    unpacked: u64,
-    known: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.unpacked += count as u64;
-        match self.unpacked <= most(self.packed.get()).max(self.known) {
-            true => Ok(count),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, members::TOO_LARGE)),
-        }
-    }
+fn bounded<R: Read>(inner: R, packed: Rc<Cell<u64>>, known: u64) -> impl Read {
+    Bounded::new(inner, packed, move |packed, unpacked| match unpacked <= most(packed).max(known) {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, members::TOO_LARGE)),
+    })
 }
 
 /// What [`Layers::for_each_member`] stopped for.

@@ -109,7 +109,7 @@ impl Client {
             request.headers.insert(RANGE, range_from(download.received));
         }
         let what = || format!("blob `{}` of `{}`", download.blob.digest, scope.repository);
-        let mut response = self.get_piece(scope, &request, what).await?;
+        let mut response = self.get(scope, &request, what).await?;
         download.begin(&response)?;
         progress(download.received);
         while let Some(chunk) = response.chunk().await? {

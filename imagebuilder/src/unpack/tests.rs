@@ -124,8 +124,8 @@ fn what_unpacks_to_too_much_is_refused() {
     assert_eq!(super::most(u64::MAX), u64::MAX);
     let packed = Rc::new(Cell::new(10));
     for (known, more) in [(0, 5), (most(10) + 2, 7)] {
-        let (inner, packed) = (io::repeat(0), packed.clone());
-        let mut bounded = Bounded { inner, packed, unpacked: most(10) - 5, known };
+        let mut bounded = bounded(io::repeat(0), packed.clone(), known);
+        io::copy(&mut bounded.by_ref().take(most(10) - 5), &mut io::sink()).unwrap();
         assert!(bounded.read_exact(&mut vec![0; more]).is_ok());
         assert_eq!(bounded.read_exact(&mut [0; 1]).unwrap_err().to_string(), members::TOO_LARGE);
     }

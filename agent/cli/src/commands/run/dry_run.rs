@@ -9,7 +9,7 @@ use rbuild_agent::{
     buildspec::{self, Buildspec, Command, PhaseCommands, RuntimeVersion, Value},
     phase::{OnFailure, Phase},
     plan::{Plan, Start},
-    secret::Reference,
+    secret::{CREDENTIALS, Reference},
 };
 use serde_json::{Map, json};
 
@@ -45,9 +45,6 @@ struct Defined<'a> {
     level: &'static str,
     value: &'a Value,
 }
-
-/// Values of these names are credentials, wherever they come from.
-const CREDENTIALS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 impl DryRun<'_> {
     /// The plan for people.

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use rbuild_agent::secret::Secret;
+use rbuild_agent::secret::{CREDENTIALS, Secret};
 
 use super::Variables;
 use crate::{
@@ -34,8 +34,6 @@ const NAMES: [&str; 19] = [
     "DOCKER_CONFIG",
     "SOURCE_DATE_EPOCH",
 ];
-/// What AWS's tools take before a profile.
-const CREDENTIALS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 const PREFIXES: [&str; 3] = ["LC_", "AWS_", "RBUILD_"];
 
 /// The environment that the variables of the build are added to.
