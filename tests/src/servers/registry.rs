@@ -1,6 +1,11 @@
 //! The registry that others wrote: docker-registry, in three ways to say who may.
 
-use std::{path::Path, process::Command, sync::OnceLock};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use crate::{
     namespace::Namespace,
@@ -25,6 +30,7 @@ pub enum Auth<'a> {
 #[derive(Debug)]
 pub struct Registry {
     server: Server,
+    data: PathBuf,
 }
 
 impl Registry {
@@ -82,7 +88,7 @@ impl Registry {
         );
         let config = dir.write("config.yml", config);
         command.arg("serve").arg(config);
-        Self { server: Server::start(command, dir) }
+        Self { server: Server::start(command, dir), data }
     }
 
     /// `127.0.0.1:PORT`
@@ -98,6 +104,25 @@ impl Registry {
     /// Its process.
     pub fn process_id(&self) -> u32 {
         self.server.process.id()
+    }
+
+    /// The blob of more than `size` bytes that it got last: the hex digits of its digest, and the
+    /// file that it is in (docker-registry's own layout of folders).
+    pub fn newest_blob(&self, size: u64) -> io::Result<(String, PathBuf)> {
+        let mut newest = None;
+        for folder in fs::read_dir(self.data.join("docker/registry/v2/blobs/sha256"))? {
+            for blob in fs::read_dir(folder?.path())? {
+                let blob = blob?;
+                let file = blob.path().join("data");
+                let Ok(metadata) = fs::metadata(&file) else { continue };
+                let found = (metadata.modified()?, blob.file_name(), file);
+                if size < metadata.len() && newest.as_ref().is_none_or(|it| *it < found) {
+                    newest = Some(found);
+                }
+            }
+        }
+        let (_, hex, file) = newest.ok_or_else(|| io::Error::other("no blob of that size yet"))?;
+        Ok((hex.to_string_lossy().into_owned(), file))
     }
 
     /// The name of an image in it.

@@ -90,29 +90,12 @@ fn text(file: &mut File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The numbers in JSON that say how much was hashed or compressed.
+/// How many bytes were hashed and compressed, as the JSON of a build says.
 fn told(text: &str) -> BTreeMap<String, u64> {
-    let mut found = BTreeMap::new();
-    for value in text.lines().filter_map(|it| serde_json::from_str::<Value>(it).ok()) {
-        collect(&value, &mut found);
-    }
-    found
-}
-
-fn collect(value: &Value, found: &mut BTreeMap<String, u64>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let is_meant = ["hashed", "compressed"].iter().any(|it| key.contains(it));
-                match value.as_u64() {
-                    Some(number) if is_meant => *found.entry(key.clone()).or_default() += number,
-                    _ => collect(value, found),
-                }
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|it| collect(it, found)),
-        _ => {}
-    }
+    let values = text.lines().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+    let bytes = values.filter_map(|it| it.get("bytes")?.as_object().cloned()).flatten();
+    let meant = bytes.filter(|(key, _)| ["hashed", "compressed"].contains(&key.as_str()));
+    meant.filter_map(|(key, number)| Some((key, number.as_u64()?))).collect()
 }
 
 /// A process and all below it.
@@ -185,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_of_its_work_is_found_wherever_it_stands() {
-        let text = "{\"digest\": \"x\", \"layers\": [{\"hashed\": 3}, {\"hashed\": 4}]}";
+    fn what_a_program_says_of_its_work_is_found_once() {
+        let text = r#"{"bytes": {"hashed": 7, "read": 9}, "layers": [{"bytes": {"hashed": 7}}]}"#;
         assert_eq!(told(text), BTreeMap::from([("hashed".to_owned(), 7)]));
         assert_eq!(told("sha256:00"), BTreeMap::new());
     }

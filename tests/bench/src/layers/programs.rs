@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Command,
+    rc::Rc,
 };
 
 use clap::ValueEnum;
@@ -27,6 +28,8 @@ pub(crate) enum Name {
     Buildah,
     /// `umoci insert` and `skopeo copy`
     Umoci,
+    /// `curl` sends the layer that rbuild made last, and nothing else: what its registry takes
+    Curl,
 }
 
 /// Builds images and pushes them.
@@ -47,9 +50,10 @@ pub(crate) fn all(
     wanted: &[Name],
 ) -> Vec<Box<dyn Program>> {
     let way = if is_one_command { Way::OneCommand } else { Way::TwoCommands };
-    let registry = || Registry::start_below(work);
+    let registry = || Rc::new(Registry::start_below(work));
     let (program, below) = (rbuild.to_owned(), work.to_owned());
     let rbuild = Rbuild { program, way, work: below, resets: 0, registry: registry() };
+    let ours = Rc::clone(&rbuild.registry);
     let mut programs: Vec<Box<dyn Program>> = vec![Box::new(rbuild)];
     for name in Name::value_variants() {
         if !wanted.is_empty() && !wanted.contains(name) {
@@ -59,6 +63,7 @@ pub(crate) fn all(
             Name::Docker => (["dockerd", "docker"], "docker.io"),
             Name::Buildah => (["buildah", "unshare"], "buildah"),
             Name::Umoci => (["umoci", "skopeo"], "umoci skopeo"),
+            Name::Curl => (["curl", "awk"], "curl"),
         };
         if let Some(missing) = needed.iter().find(|it| peers::find(it).is_none()) {
             crate::report(&format!(
@@ -71,6 +76,7 @@ pub(crate) fn all(
             Name::Docker => Box::new(WithDocker { work, daemons: Vec::new(), registry }),
             Name::Buildah => Box::new(WithBuildah { work, storages: Vec::new(), registry }),
             Name::Umoci => Box::new(WithUmoci { work, layouts: 0, registry }),
+            Name::Curl => Box::new(WithCurl { ours: Rc::clone(&ours), uploads: 0, registry }),
         });
     }
     programs
@@ -87,7 +93,7 @@ struct Rbuild {
     way: Way,
     work: PathBuf,
     resets: usize,
-    registry: Registry,
+    registry: Rc<Registry>,
 }
 
 impl Program for Rbuild {
@@ -125,7 +131,7 @@ impl Program for Rbuild {
 struct WithDocker {
     work: PathBuf,
     daemons: Vec<Docker>,
-    registry: Registry,
+    registry: Rc<Registry>,
 }
 
 impl Program for WithDocker {
@@ -154,7 +160,7 @@ impl Program for WithDocker {
 struct WithBuildah {
     work: PathBuf,
     storages: Vec<Buildah>,
-    registry: Registry,
+    registry: Rc<Registry>,
 }
 
 impl Program for WithBuildah {
@@ -181,7 +187,7 @@ impl Program for WithBuildah {
 struct WithUmoci {
     work: PathBuf,
     layouts: usize,
-    registry: Registry,
+    registry: Rc<Registry>,
 }
 
 impl Program for WithUmoci {
@@ -215,6 +221,49 @@ impl Program for WithUmoci {
         meter::measure(commands, None, Some(&self.registry))
     }
 }
+
+struct WithCurl {
+    /// Where rbuild pushes to.
+    ours: Rc<Registry>,
+    uploads: usize,
+    registry: Rc<Registry>,
+}
+
+/// One PATCH, as what a builder does not know the digest of yet has to be sent, then PUT.
+const UPLOAD: &str = r#"
+set -eu
+location() { tr -d '\r' | awk 'tolower($1) == "location:" { print $2 }'; }
+send() { curl --silent --show-error --fail --dump-header - --output /dev/null "$@"; }
+to=$(send --request POST "$1" | location)
+to=$(send --request PATCH --upload-file "$2" --header 'Content-Type: application/octet-stream' "$to" | location)
+send --request PUT "$to&digest=sha256:$3" >/dev/null
+"#;
+
+impl Program for WithCurl {
+    fn name(&self) -> &'static str {
+        "curl, the layer alone"
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn build_and_push(&mut self, _: &Tree, repository: &str) -> io::Result<Cost> {
+        let (digest, blob) = self.ours.newest_blob(LAYER)?;
+        self.uploads += 1;
+        let url = format!(
+            "http://{}/v2/{repository}/curl-{}/blobs/uploads/",
+            self.registry.host(),
+            self.uploads
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", UPLOAD, "sh", &url]).arg(blob).arg(digest);
+        meter::measure(vec![command], None, Some(&self.registry))
+    }
+}
+
+/// What is larger is a layer, in bytes.
+const LAYER: u64 = 1 << 20;
 
 /// A plain command that does a part of the work.
 pub(crate) struct Limit {
