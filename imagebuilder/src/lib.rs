@@ -43,4 +43,5 @@ pub mod steps;
 pub mod store;
 pub mod transfer;
 pub mod tree;
-pub mod unpack;
+mod unique;
+mod unpack;

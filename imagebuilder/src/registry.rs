@@ -48,18 +48,18 @@ use reqwest::{
 };
 use serde::Deserialize;
 
-use self::{
-    auth::{Action, Auth, Entry, Scope},
-    http::{Http, Request, Response},
-    mirrors::{By, Mirrors},
-    retry::Tries,
-};
 pub use self::{
-    auth::{Anonymous, Credential, CredentialFuture, Credentials, CredentialsError},
+    auth::{Action, Anonymous, Credential, CredentialFuture, Credentials, CredentialsError},
     error::{Answer, Call, Cause, RegistryError},
     push::Placed,
     read::Reading,
     streamed::Stream,
+};
+use self::{
+    auth::{Auth, Entry, Scope},
+    http::{Http, Request, Response},
+    mirrors::{By, Mirrors},
+    retry::Tries,
 };
 use crate::{
     digest::{Blob, Digest},

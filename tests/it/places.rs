@@ -246,6 +246,27 @@ fn a_registry_is_trusted_by_its_own_ca() {
 }
 
 #[test]
+fn a_registry_may_want_a_certificate_of_ours() {
+    let sandbox = sandbox_with_context();
+    let folder = sandbox.path().join("certificates");
+    certificates(&folder);
+    let [ca, certificate, key] = ["ca.crt", "server.crt", "server.key"].map(|it| folder.join(it));
+    let registry = Registry::start_with_mutual_tls(&certificate, &key, &ca);
+    let name = registry.image("tls:1");
+    let built = build(&sandbox, &name);
+    let own = sandbox.home().join(".config/containers/certs.d").join(registry.host());
+    fs::create_dir_all(&own).expect("folder");
+    let put = |from: &Path, name: &str| fs::copy(from, own.join(name)).expect("certificate");
+    put(&ca, "ca.crt");
+    let push = || sandbox.rbuild(["image", "push", &name]);
+    push().go().fails(3, &[&registry.host()]);
+    put(&certificate, "client.cert");
+    push().go().fails(2, &["client.key"]);
+    put(&key, "client.key");
+    assert_eq!(digest_of(push().ok().line()), built);
+}
+
+#[test]
 fn a_proxy_is_used_but_for_this_machine_and_what_it_is_not_for() {
     let sandbox = sandbox(&[]);
     let proxy = Scripted::start(|_| Answer::of(404, "{}"));

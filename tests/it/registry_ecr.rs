@@ -14,6 +14,9 @@ use crate::{
     sandbox,
 };
 
+/// ECR Public's host.
+const ECR_PUBLIC: &str = "public.ecr.aws";
+
 /// ECR, and the network in which it is.
 #[derive(Debug)]
 pub(crate) struct Aws {
@@ -24,7 +27,8 @@ pub(crate) struct Aws {
 impl Aws {
     pub(crate) fn start(settings: Settings) -> Self {
         let files = sandbox(&[]);
-        let hosts = files.write("../hosts", format!("127.0.0.1 localhost {ECR}\n"));
+        let hosts = format!("127.0.0.1 localhost {ECR} {ECR_PUBLIC}\n");
+        let hosts = files.write("../hosts", hosts);
         // The file stays mounted when its folder is gone.
         let namespace = Namespace::new(&format!("mount --bind {} /etc/hosts", hosts.display()));
         let registry = FakeRegistry::start_in(&namespace, 80, settings);
@@ -33,10 +37,17 @@ impl Aws {
 
     /// A run of the program, by someone who has credentials of AWS.
     pub(crate) fn rbuild(&self, sandbox: &Sandbox, args: &[&str]) -> Run {
-        let args = [args, &["--insecure-registry", ECR]].concat();
+        let hosts = ["--insecure-registry", ECR, "--insecure-registry", ECR_PUBLIC];
+        let args = [args, &hosts].concat();
         let inside = self.namespace.enter(&sandbox.src().display().to_string());
         let run = sandbox.rbuild(args).env("AWS_ENDPOINT_URL", "http://127.0.0.1:80");
         VARIABLES.into_iter().fold(run, |run, (name, value)| run.env(name, value)).under(inside)
+    }
+
+    /// The same, by someone who has none.
+    fn anonymous(&self, sandbox: &Sandbox, args: &[&str]) -> Run {
+        let run = self.rbuild(sandbox, args).env("AWS_EC2_METADATA_DISABLED", "true");
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].into_iter().fold(run, Run::without_env)
     }
 
     /// How often a password was asked for.
@@ -80,6 +91,30 @@ fn ecr_gets_another_password_when_it_says_that_one_has_expired() {
         aws.registry.assert_was_asked_rightly();
         aws.registry.assert_is_whole();
     }
+}
+
+#[test]
+fn ecr_public_wants_a_password_of_who_pushes() {
+    let aws = Aws::start(Settings::ecr_public("nobody", "nothing"));
+    aws.registry.create_repository("a1b2c3d4/shop");
+    let (from, to) = (sandbox_with_layers(), sandbox(&[]));
+    let name = format!("{ECR_PUBLIC}/a1b2c3d4/shop:1");
+    let built = build(&from, &name);
+    let denied = aws.anonymous(&from, &["image", "push", &name]).go();
+    denied.fails(3, &[ECR_PUBLIC, "credentials"]);
+    let pushed = aws.rbuild(&from, &["image", "push", &name]).ok();
+    assert_eq!((digest_of(pushed.line()), aws.logins()), (built.clone(), 1));
+    // Everyone may pull: nobody is asked for a password.
+    let pulled = aws.rbuild(&to, &["image", "pull", &name]).ok();
+    assert_eq!((digest_of(pulled.line()), aws.logins()), (built.clone(), 1));
+    // One process reads without, and writes with one.
+    let fresh = sandbox(&[("ctx/Dockerfile", &format!("FROM {name}\nENV A=b\n"))]);
+    let other = format!("{ECR_PUBLIC}/a1b2c3d4/shop:2");
+    let args = ["image", "build", "--push", "-t", &other, "ctx"];
+    let again = aws.rbuild(&fresh, &args).ok();
+    assert_ne!(digest_of(again.line()), built);
+    assert_eq!(aws.logins(), 2);
+    aws.registry.assert_was_asked_rightly();
 }
 
 #[test]

@@ -25,7 +25,7 @@ use aws_config::{
 use aws_sdk_ecr::{
     config::{ProvideCredentials, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient},
     error::{ProvideErrorMetadata, SdkError},
-    operation::get_authorization_token::GetAuthorizationTokenOutput,
+    primitives::DateTime,
     types::{ImageDetail, ImageIdentifier},
 };
 use aws_smithy_http_client::{
@@ -45,6 +45,7 @@ use tokio::sync::OnceCell;
 use crate::{failure::Kind, host};
 
 mod ecr;
+mod ecr_public;
 mod secrets_manager;
 mod ssm;
 
@@ -52,6 +53,7 @@ pub(crate) use ecr::NewRepository;
 pub(crate) use secrets_manager::{SecretValue, SecretVersion, Values as SecretValues};
 pub(crate) use ssm::Parameters;
 
+const LOGIN_CALL: &str = "GetAuthorizationToken";
 /// How long before its end a login is not used any more.
 const MARGIN: Duration = Duration::from_mins(1);
 
@@ -61,6 +63,7 @@ pub(crate) struct Aws {
     asked: Asked,
     config: OnceCell<SdkConfig>,
     ecr: Mutex<HashMap<(String, Endpoint), Arc<Ecr>>>,
+    ecr_public: HeldLogin,
 }
 
 /// What was asked for, and so wins over what the environment says.
@@ -96,7 +99,13 @@ impl Aws {
     /// AWS as was asked for, and else as the environment says.
     pub(crate) fn asked(asked: Asked) -> Self {
         let now = || SystemTime::UNIX_EPOCH + host::now();
-        Self { now, asked, config: OnceCell::new(), ecr: Mutex::default() }
+        Self {
+            now,
+            asked,
+            config: OnceCell::new(),
+            ecr: Mutex::default(),
+            ecr_public: HeldLogin::default(),
+        }
     }
 
     /// AWS as a test says.
@@ -182,10 +191,23 @@ impl Aws {
         ecr.login.login((self.now)(), refused, self.fetch_login(&ecr.client)).await
     }
 
+    /// As [`Self::ecr_login`], to ECR Public.
+    pub(crate) async fn ecr_public_login(
+        &self,
+        refused: Option<&str>,
+    ) -> Result<Credential, AwsError> {
+        let fetch = Box::pin(ecr_public::fetch_login(self));
+        self.ecr_public.login((self.now)(), refused, fetch).await
+    }
+
     async fn fetch_login(&self, client: &aws_sdk_ecr::Client) -> Result<EcrLogin, AwsError> {
         match client.get_authorization_token().send().await {
-            Ok(answer) => login(answer),
-            Err(err) => Err(self.failed("GetAuthorizationToken", err).await),
+            Ok(answer) => {
+                let data = answer.authorization_data.unwrap_or_default().into_iter().next();
+                let data = data.ok_or_else(|| no_login("authorizationData"))?;
+                login(data.authorization_token, data.expires_at)
+            }
+            Err(err) => Err(self.failed(LOGIN_CALL, err).await),
         }
     }
 
@@ -306,19 +328,20 @@ impl EcrLogin {
     }
 }
 
-fn login(answer: GetAuthorizationTokenOutput) -> Result<EcrLogin, AwsError> {
-    let incomplete = |what| AwsError::Incomplete { call: "GetAuthorizationToken", what };
-    let data = answer.authorization_data.unwrap_or_default().into_iter().next();
-    let data = data.ok_or_else(|| incomplete("authorizationData"))?;
-    let token = data.authorization_token.ok_or_else(|| incomplete("authorizationToken"))?;
+fn no_login(what: &'static str) -> AwsError {
+    AwsError::Incomplete { call: LOGIN_CALL, what }
+}
+
+fn login(token: Option<String>, expires: Option<DateTime>) -> Result<EcrLogin, AwsError> {
+    let token = token.ok_or_else(|| no_login("authorizationToken"))?;
     let text = BASE64.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let (username, password) = text
         .as_deref()
         .and_then(|text| text.split_once(':'))
-        .ok_or_else(|| incomplete("authorizationToken"))?;
-    let expires = data.expires_at.and_then(|time| SystemTime::try_from(time).ok());
+        .ok_or_else(|| no_login("authorizationToken"))?;
+    let expires = expires.and_then(|time| SystemTime::try_from(time).ok());
     let credential = Credential { username: username.into(), password: password.into() };
-    Ok(EcrLogin { credential, expires: expires.ok_or_else(|| incomplete("expiresAt"))? })
+    Ok(EcrLogin { credential, expires: expires.ok_or_else(|| no_login("expiresAt"))? })
 }
 
 /// The last login that was fetched.

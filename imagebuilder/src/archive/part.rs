@@ -13,6 +13,8 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, openat};
 
+use crate::unique;
+
 /// A file that is being written.
 #[derive(Debug)]
 pub struct PartFile {
@@ -88,7 +90,7 @@ fn prefix(target: &Path) -> String {
 }
 
 fn temporary(target: &Path) -> PathBuf {
-    folder(target).join(format!("{}{:016x}", prefix(target), fastrand::u64(..)))
+    folder(target).join(format!("{}{}", prefix(target), unique::name()))
 }
 
 /// Removes what a killed rbuild left of the same file: nobody holds its lock.

@@ -16,6 +16,7 @@ use crate::{
     image::{self, Descriptor},
     reference::Reference,
     store::StoreError,
+    unique,
 };
 
 /// Which side of a copy failed: what is read may be a wrong argument, what is written a full disk.
@@ -129,7 +130,7 @@ impl Writing {
 
 impl Part {
     fn new(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(format!("{TEMPORARY}{:016x}", fastrand::u64(..)));
+        let path = folder.join(format!("{TEMPORARY}{}", unique::name()));
         let file = File::create_new(&path)?;
         Ok(Self { path, file, done: false })
     }

@@ -5,7 +5,7 @@
 //! asks for, a token is asked for the one repository, and to do what we are about to do.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     future::{self, Future},
     pin::Pin,
@@ -51,10 +51,12 @@ pub type CredentialFuture<'a> =
 /// Knows the credentials of registries.
 pub trait Credentials: Send + Sync {
     /// The credential for a registry (its host, and port if one is named; `docker.io` for Docker
-    /// Hub), if there is one: one other than `refused`, which the registry has just refused.
+    /// Hub) and what is to be done there, if there is one: one other than `refused`, which the
+    /// registry has just refused.
     fn credential<'a>(
         &'a self,
         registry: &'a str,
+        action: Action,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a>;
 }
@@ -89,9 +91,12 @@ pub(super) struct Scope {
     pub(super) from: Option<Repository>,
 }
 
+/// What is to be done with a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Action {
+pub enum Action {
+    /// Reading.
     Pull,
+    /// Writing, and reading.
     Push,
     /// Nothing but to be let in; the repository does not matter.
     LogIn,
@@ -109,8 +114,8 @@ pub(super) struct Auth {
 struct Session {
     challenge: Option<Challenge>,
     credential: Option<Credential>,
-    /// Whether the credentials were asked: that there is none is known too.
-    asked: bool,
+    /// What the credentials were asked for: that there is none is known too.
+    asked: HashSet<Action>,
     tokens: HashMap<Scope, Pass>,
 }
 
@@ -159,7 +164,12 @@ impl fmt::Debug for Credential {
 }
 
 impl Credentials for Anonymous {
-    fn credential<'a>(&'a self, _: &'a str, _: Option<&'a Credential>) -> CredentialFuture<'a> {
+    fn credential<'a>(
+        &'a self,
+        _: &'a str,
+        _: Action,
+        _: Option<&'a Credential>,
+    ) -> CredentialFuture<'a> {
         Box::pin(future::ready(Ok(None)))
     }
 }
@@ -283,11 +293,9 @@ impl Auth {
             (None, Some(Challenge::Bearer { realm, service })) => {
                 Some(self.token(http, &mut session, scope, &realm, service.as_deref()).await?)
             }
-            (None, Some(Challenge::Basic)) => self
-                .credential(&mut session, scope.registry())
-                .await?
-                .as_ref()
-                .and_then(Pass::basic),
+            (None, Some(Challenge::Basic)) => {
+                self.credential(&mut session, scope).await?.as_ref().and_then(Pass::basic)
+            }
             (pass, _) => pass,
         };
         Ok(Entry { auth: self, http, scope, pass, renewed: false })
@@ -321,9 +329,9 @@ impl Auth {
             None => Ok(None),
             Some(Challenge::Basic) => {
                 let credential = if refused_basic {
-                    self.other_credential(&mut session, scope.registry()).await?
+                    self.other_credential(&mut session, scope).await?
                 } else {
-                    self.credential(&mut session, scope.registry()).await?
+                    self.credential(&mut session, scope).await?
                 };
                 Ok(credential.as_ref().and_then(Pass::basic))
             }
@@ -335,15 +343,16 @@ impl Auth {
         }
     }
 
-    /// The credential for a registry, asked for once.
+    /// The credential for a registry, asked for once; where there was none for something else,
+    /// once more.
     async fn credential(
         &self,
         session: &mut Session,
-        registry: &str,
+        scope: &Scope,
     ) -> Result<Option<Credential>, RegistryError> {
-        if !session.asked {
-            session.credential = self.ask(registry, None).await?;
-            session.asked = true;
+        if session.credential.is_none() && !session.asked.contains(&scope.action) {
+            session.credential = self.ask(scope, None).await?;
+            session.asked.insert(scope.action);
         }
         Ok(session.credential.clone())
     }
@@ -352,9 +361,9 @@ impl Auth {
     async fn other_credential(
         &self,
         session: &mut Session,
-        registry: &str,
+        scope: &Scope,
     ) -> Result<Option<Credential>, RegistryError> {
-        let other = self.ask(registry, session.credential.as_ref()).await?;
+        let other = self.ask(scope, session.credential.as_ref()).await?;
         if other.is_none() || other == session.credential {
             return Ok(None);
         }
@@ -364,10 +373,11 @@ impl Auth {
 
     async fn ask(
         &self,
-        registry: &str,
+        scope: &Scope,
         refused: Option<&Credential>,
     ) -> Result<Option<Credential>, RegistryError> {
-        let answer = self.credentials.credential(registry, refused).await;
+        let registry = scope.registry();
+        let answer = self.credentials.credential(registry, scope.action, refused).await;
         answer.map_err(|source| RegistryError::Credentials { registry: registry.into(), source })
     }
 
@@ -383,11 +393,11 @@ impl Auth {
         let registry = scope.registry();
         let url = token_service(http, scope, realm)?;
         let wanted = Wanted { url, service, scope };
-        let mut credential = self.credential(session, registry).await?;
+        let mut credential = self.credential(session, scope).await?;
         let mut response = wanted.send_as(http, credential.as_ref()).await?;
         if credential.is_some()
             && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && let Some(other) = self.other_credential(session, registry).await?
+            && let Some(other) = self.other_credential(session, scope).await?
         {
             response = wanted.send_as(http, Some(&other)).await?;
             credential = Some(other);

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_PAD_INDIFFERENT};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::auth::{Credential, CredentialFuture, Credentials, CredentialsError};
+use super::auth::{Action, Credential, CredentialFuture, Credentials, CredentialsError};
 
 pub mod edit;
 
@@ -121,6 +121,7 @@ impl Credentials for DockerConfig {
     fn credential<'a>(
         &'a self,
         registry: &'a str,
+        _: Action,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a> {
         let found = match self.find(registry) {
@@ -269,9 +270,9 @@ mod tests {
     #[tokio::test]
     async fn a_refused_credential_is_not_offered_again() {
         let config: DockerConfig = CONFIG.parse().unwrap();
-        let first = config.credential("ghcr.io", None).await.unwrap();
+        let first = config.credential("ghcr.io", Action::Pull, None).await.unwrap();
         assert!(first.is_some());
-        let second = config.credential("ghcr.io", first.as_ref()).await.unwrap();
+        let second = config.credential("ghcr.io", Action::Pull, first.as_ref()).await.unwrap();
         assert_eq!(second, None);
     }
 }

@@ -3,6 +3,9 @@
 //! **Architecture invariant:** only a host below a domain of AWS matches, since what matches is
 //! given a token for the caller's account.
 
+/// The registry of Amazon ECR Public, whose own API is in us-east-1 alone.
+pub const PUBLIC: &str = "public.ecr.aws";
+
 /// A private registry of Amazon ECR.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EcrRegistry {

@@ -14,6 +14,7 @@ use expect_test::{Expect, expect};
 use futures_util::future::join_all;
 
 use super::{
+    Action,
     scripted::{Said, Scripted, say},
     *,
 };
@@ -35,6 +36,7 @@ impl Credentials for Listed {
     fn credential<'a>(
         &'a self,
         _: &'a str,
+        _: Action,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a> {
         self.asked.fetch_add(1, Ordering::SeqCst);

@@ -27,6 +27,7 @@ use super::{
     StoreError,
     files::{failed, names_in, remove, remove_all},
 };
+use crate::unique;
 
 /// The lock of all who change what is in the store.
 #[derive(Debug)]
@@ -93,7 +94,7 @@ impl Lease {
     /// it is locked, for one that a dead process left.
     pub(super) fn take(root: &Path) -> Result<Self, StoreError> {
         let _gate = Gate::shared(root)?;
-        let id = format!("{:016x}", fastrand::Rng::new().u64(..));
+        let id = unique::name();
         let path = root.join("leases").join(&id);
         let (file, path, operation) = match File::create_new(&path) {
             Ok(file) => (file, Some(path), FlockOperation::NonBlockingLockExclusive),

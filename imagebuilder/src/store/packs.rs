@@ -31,7 +31,7 @@ use super::{
     loaded::{Loaded, Pack},
     retired,
 };
-use crate::digest::Digest;
+use crate::{digest::Digest, unique};
 
 /// A pack of this size is committed, and the next one begun.
 const PACK_SIZE: u64 = 256 << 20;
@@ -499,8 +499,7 @@ impl Packs {
         let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
         let (mut file, temporary) = self.temporaries.file()?;
         file.write_all(&bytes).map_err(failed("write", &temporary.path))?;
-        let random = fastrand::Rng::new().u64(..);
-        publish(&file, temporary, &self.path(&pack.name, &format!("{random:016x}.bad")))
+        publish(&file, temporary, &self.path(&pack.name, &format!("{}.bad", unique::name())))
     }
 
     /// Forgets an object, wherever it is.

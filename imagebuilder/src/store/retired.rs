@@ -15,6 +15,7 @@ use super::{
     files::{failed, names_in, remove, remove_all, taken},
     leases::Living,
 };
+use crate::unique;
 
 /// Takes files out of the store.
 #[derive(Debug)]
@@ -53,8 +54,7 @@ impl<'a> Retirement<'a> {
 
     fn folder(&mut self) -> Result<&Path, StoreError> {
         if self.folder.is_none() {
-            let name = format!("{:016x}", fastrand::Rng::new().u64(..));
-            let path = self.root.join("retired").join(name);
+            let path = self.root.join("retired").join(unique::name());
             fs::create_dir(&path).map_err(failed("write", &path))?;
             let ids: Vec<&str> = self.living.ids.iter().map(String::as_str).collect();
             let waits = path.join(WAITS);

@@ -20,6 +20,7 @@ use super::{
     files::{Temporary, failed, publish, remove, remove_all, sync_folder, sync_folder_of},
     leases::lock,
 };
+use crate::unique;
 
 /// The number of the layout that this version reads and writes.
 pub(super) const VERSION: &str = "2";
@@ -110,8 +111,7 @@ fn finish(root: &Path, version: &Path) -> Result<(), StoreError> {
         .open(&gate)
         .and_then(|it| it.sync_all())
         .map_err(failed("write", &gate))?;
-    let random = fastrand::Rng::new().u64(..);
-    let path = root.join(format!("version.{random:016x}"));
+    let path = root.join(format!("version.{}", unique::name()));
     let mut file = File::create(&path).map_err(failed("write", &path))?;
     let temporary = Temporary::of(path);
     let written = file.write_all(format!("{VERSION}\n").as_bytes());

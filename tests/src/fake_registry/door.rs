@@ -201,8 +201,11 @@ pub(super) fn token(shared: &Shared, head: &Head) -> Reply {
         state.accuse("a token for no service, or another");
     }
     let sent = credential(head);
-    let is_known =
-        sent.is_some() && sent.as_ref().map(|(user, password)| (&**user, &**password)) == user;
+    let is_known = sent.as_ref().is_some_and(|(user_sent, password)| {
+        Some((&**user_sent, &**password)) == user
+            // What AWS's API gave for it, as for ECR Public.
+            || user_sent == "AWS" && state.tokens.spend(password, &[]).is_ok()
+    });
     if !is_known && (sent.is_some() || anonymous == Anonymous::Nothing) {
         return Reply::new(401).body("application/json", r#"{"details":"who are you?"}"#);
     }

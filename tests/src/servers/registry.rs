@@ -65,6 +65,15 @@ impl Registry {
         Self::start_with(mortal("docker-registry"), 0, Auth::None, &tls, Scratch::new())
     }
 
+    /// The same, for who has a certificate that this CA signed.
+    pub fn start_with_mutual_tls(certificate: &Path, key: &Path, ca: &Path) -> Self {
+        let (certificate, key, ca) = (certificate.display(), key.display(), ca.display());
+        let tls = format!(
+            ", tls: {{certificate: \"{certificate}\", key: \"{key}\", clientcas: [\"{ca}\"]}}"
+        );
+        Self::start_with(mortal("docker-registry"), 0, Auth::None, &tls, Scratch::new())
+    }
+
     fn start_as(command: Command, port: u16, auth: Auth<'_>) -> Self {
         Self::start_with(command, port, auth, "", Scratch::new())
     }

@@ -4,9 +4,9 @@
 use std::future;
 
 use rbuild_imagebuilder::registry::{
-    Credential, CredentialFuture, Credentials, CredentialsError,
+    Action, Credential, CredentialFuture, Credentials, CredentialsError,
     docker_config::{DockerConfig, Kept},
-    ecr::EcrRegistry,
+    ecr::{self, EcrRegistry},
 };
 
 use super::helper;
@@ -39,13 +39,19 @@ impl HostCredentials {
     async fn find(
         &self,
         registry: &str,
+        action: Action,
         refused: Option<&Credential>,
     ) -> Result<Option<Credential>, CredentialsError> {
-        let Some(ecr) = EcrRegistry::parse(registry) else {
-            return Ok(self.of_docker(registry).await?.filter(|it| Some(it) != refused));
-        };
         let password = refused.map(|it| it.password.as_str());
-        let err = match self.aws.ecr_login(&ecr, password).await {
+        let login = match EcrRegistry::parse(registry) {
+            Some(ecr) => self.aws.ecr_login(&ecr, password).await,
+            // Everyone may pull from there: AWS is not waited for.
+            None if registry == ecr::PUBLIC && action == Action::Push => {
+                self.aws.ecr_public_login(password).await
+            }
+            None => return Ok(self.of_docker(registry).await?.filter(|it| Some(it) != refused)),
+        };
+        let err = match login {
             Ok(login) => return Ok(Some(login)),
             Err(err) => err,
         };
@@ -61,9 +67,10 @@ impl Credentials for HostCredentials {
     fn credential<'a>(
         &'a self,
         registry: &'a str,
+        action: Action,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a> {
-        Box::pin(self.find(registry, refused))
+        Box::pin(self.find(registry, action, refused))
     }
 }
 
@@ -74,6 +81,7 @@ impl Credentials for Only {
     fn credential<'a>(
         &'a self,
         _: &'a str,
+        _: Action,
         refused: Option<&'a Credential>,
     ) -> CredentialFuture<'a> {
         let own = Some(self.0.clone()).filter(|it| Some(it) != refused);

@@ -432,7 +432,12 @@ async fn a_login_is_tried_before_it_is_believed() {
 struct Identified;
 
 impl Credentials for Identified {
-    fn credential<'a>(&'a self, _: &'a str, _: Option<&'a Credential>) -> CredentialFuture<'a> {
+    fn credential<'a>(
+        &'a self,
+        _: &'a str,
+        _: Action,
+        _: Option<&'a Credential>,
+    ) -> CredentialFuture<'a> {
         let (username, password) = (Credential::IDENTITY_TOKEN.into(), "id&1".into());
         Box::pin(std::future::ready(Ok(Some(Credential { username, password }))))
     }
