@@ -28,6 +28,8 @@ pub(crate) enum Name {
     Buildah,
     /// `umoci insert` and `skopeo copy`
     Umoci,
+    /// rbuild with `--compression zstd`, for registries and machines that take it
+    Zstd,
     /// `curl` sends the layer that rbuild made last, and nothing else: what its registry takes
     Curl,
 }
@@ -52,18 +54,19 @@ pub(crate) fn all(
     let way = if is_one_command { Way::OneCommand } else { Way::TwoCommands };
     let registry = || Rc::new(Registry::start_below(work));
     let (program, below) = (rbuild.to_owned(), work.to_owned());
-    let rbuild = Rbuild { program, way, work: below, resets: 0, registry: registry() };
+    let rbuild = Rbuild::new(program.clone(), Compression::Default, way, below, registry());
     let ours = Rc::clone(&rbuild.registry);
     let mut programs: Vec<Box<dyn Program>> = vec![Box::new(rbuild)];
     for name in Name::value_variants() {
         if !wanted.is_empty() && !wanted.contains(name) {
             continue;
         }
-        let (needed, package) = match name {
-            Name::Docker => (["dockerd", "docker"], "docker.io"),
-            Name::Buildah => (["buildah", "unshare"], "buildah"),
-            Name::Umoci => (["umoci", "skopeo"], "umoci skopeo"),
-            Name::Curl => (["curl", "awk"], "curl"),
+        let (needed, package): (&[&str], _) = match name {
+            Name::Zstd => (&[], "none"),
+            Name::Docker => (&["dockerd", "docker"], "docker.io"),
+            Name::Buildah => (&["buildah", "unshare"], "buildah"),
+            Name::Umoci => (&["umoci", "skopeo"], "umoci skopeo"),
+            Name::Curl => (&["curl", "awk"], "curl"),
         };
         if let Some(missing) = needed.iter().find(|it| peers::find(it).is_none()) {
             crate::report(&format!(
@@ -73,6 +76,9 @@ pub(crate) fn all(
         }
         let (work, registry) = (work.to_owned(), registry());
         programs.push(match name {
+            Name::Zstd => {
+                Box::new(Rbuild::new(program.clone(), Compression::Zstd, way, work, registry))
+            }
             Name::Docker => Box::new(WithDocker { work, daemons: Vec::new(), registry }),
             Name::Buildah => Box::new(WithBuildah { work, storages: Vec::new(), registry }),
             Name::Umoci => Box::new(WithUmoci { work, layouts: 0, registry }),
@@ -88,17 +94,39 @@ enum Way {
     TwoCommands,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compression {
+    Default,
+    Zstd,
+}
+
 struct Rbuild {
     program: PathBuf,
+    compression: Compression,
     way: Way,
     work: PathBuf,
     resets: usize,
     registry: Rc<Registry>,
 }
 
+impl Rbuild {
+    fn new(
+        program: PathBuf,
+        compression: Compression,
+        way: Way,
+        work: PathBuf,
+        registry: Rc<Registry>,
+    ) -> Self {
+        Self { program, compression, way, work, resets: 0, registry }
+    }
+}
+
 impl Program for Rbuild {
     fn name(&self) -> &'static str {
-        "rbuild"
+        match self.compression {
+            Compression::Default => "rbuild",
+            Compression::Zstd => "rbuild, zstd",
+        }
     }
 
     fn reset(&mut self) -> io::Result<()> {
@@ -110,11 +138,15 @@ impl Program for Rbuild {
         let image = self.registry.image(&format!("{repository}/{}:1", tree.name()));
         let run = |args: &[&str]| {
             let mut command = Command::new(&self.program);
-            command.arg("--store").arg(self.work.join(format!("store-{}", self.resets)));
+            let store = format!("store-{}-{:?}", self.resets, self.compression);
+            command.arg("--store").arg(self.work.join(store));
             command.arg("image").args(args);
             command
         };
         let mut build = run(&["build", "--json", "-t", &image]);
+        if self.compression == Compression::Zstd {
+            build.args(["--compression", "zstd"]);
+        }
         if self.way == Way::OneCommand {
             build.arg("--push");
         }
