@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
     if host::is_supervisor() {
         return commands::supervise();
     }
-    memory::return_large_blocks();
+    memory::share_and_give_back();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(err) => return console::print_usage(&err),
