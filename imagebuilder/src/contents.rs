@@ -120,9 +120,15 @@ impl Contents {
     /// Puts a table together of its parts, in zstd: what is removed, and what is there. Whether they
     /// are such is seen when they are read.
     pub fn of_parts(removed: &[u8], here: &[u8]) -> Self {
+        Self::put_together(removed, here.to_vec())
+    }
+
+    fn put_together(removed: &[u8], here: Vec<u8>) -> Self {
         let size = u32::try_from(removed.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let head = [MAGIC.as_slice(), &[0; 8], &size, removed].concat();
         // Once in memory: tables may be large.
-        let mut table = [MAGIC.as_slice(), &[0; 8], &size, removed, here].concat();
+        let mut table = here;
+        table.splice(..0, head);
         let (head, rest) = table.split_at_mut(MAGIC.len() + 8);
         head[MAGIC.len()..].copy_from_slice(&xxh3_64(rest).to_le_bytes());
         Self(table)
@@ -278,7 +284,7 @@ impl Writer {
     fn finish(self) -> Result<Contents, ContentsError> {
         let removed = self.removed.finish().map_err(ContentsError::Write)?;
         let here = self.here.finish().map_err(ContentsError::Write)?;
-        Ok(Contents::of_parts(&removed, &here))
+        Ok(Contents::put_together(&removed, here))
     }
 }
 

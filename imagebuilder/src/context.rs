@@ -31,7 +31,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -50,6 +50,10 @@ use crate::{
     store::Store,
     tree::{Content, Entry, Kind, PathError, Still, Tree, TreePath, Whence},
 };
+
+/// The most records of what was read that stay in memory while a layer is written: more of them are
+/// read again from the store, if they are needed again.
+const MOST_KEPT: usize = 20_000;
 
 /// A folder whose files can be copied into an image.
 #[derive(Clone)]
@@ -226,7 +230,7 @@ impl Context {
         }
         match self.lstat(path) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+                let known = self.known();
                 Ok(!walk(&self.whence(), &known, path)?.is_empty())
             }
             _ => Ok(false),
@@ -299,7 +303,7 @@ impl Context {
     /// Owners are 0: whose a file of the context is says nothing about the image. Sockets are
     /// left out, as by docker.
     pub fn read(&self, base: &TreePath) -> Result<Tree, ContextError> {
-        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let mut found = walk(&self.whence(), &known, base)?;
         drop(known);
         let links = other_names(&found);
@@ -326,12 +330,54 @@ impl Context {
         Arc::new(Whence { context: self.clone(), base, target })
     }
 
+    /// What was read so far.
+    fn known(&self) -> RwLockReadGuard<'_, StatCache> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        match known.is_at_rest() {
+            true => {
+                drop(known);
+                RwLockWriteGuard::downgrade(self.awake())
+            }
+            false => known,
+        }
+    }
+
+    /// The same, to add to it.
+    fn awake(&self) -> RwLockWriteGuard<'_, StatCache> {
+        let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some((store, key))) = (known.is_at_rest(), &self.inner.kept) {
+            known.wake(&store.stat_cache_path(*key));
+        }
+        known
+    }
+
+    /// Leaves in memory only what [`Content::still`] needs, if the rest is much: what was read is
+    /// kept in the store before, and read from there when it is needed again.
+    pub(crate) fn rest(&self) {
+        self.rest_above(MOST_KEPT);
+    }
+
+    fn rest_above(&self, most: usize) {
+        let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((store, key)) = &self.inner.kept
+            && most < known.len()
+        {
+            if self.inner.has_news.load(Ordering::Relaxed) {
+                match store.write_stat_cache(*key, &mut |out| known.write(out)) {
+                    Ok(()) => self.inner.has_news.store(false, Ordering::Relaxed),
+                    Err(_) => return,
+                }
+            }
+            known.rest();
+        }
+    }
+
     /// Remembers what was read: for this build, and at its end for the next.
     fn keep(&self, records: Vec<stat_cache::Record>) {
         if records.is_empty() {
             return;
         }
-        self.inner.known.write().unwrap_or_else(PoisonError::into_inner).add(records);
+        self.awake().add(records);
         self.inner.has_news.store(true, Ordering::Relaxed);
     }
 
@@ -343,10 +389,10 @@ impl Context {
         }
         let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
         // Another time, mode or inode may come with the same content.
-        Ok(match known.find(&stamp) {
-            Some(record) if record.digest == content.digest => Still::Same,
-            _ if stamp.is_file() && stamp.size == content.size => Still::Unknown,
-            _ => Still::Changed,
+        Ok(match known.proves(&stamp, content.digest) {
+            true => Still::Same,
+            false if stamp.is_file() && stamp.size == content.size => Still::Unknown,
+            false => Still::Changed,
         })
     }
 
@@ -378,7 +424,7 @@ impl Context {
 }
 
 impl Drop for Inner {
-    /// What was read is kept once, when nobody reads any more.
+    /// What was read is kept when nobody reads any more, if it was not before.
     fn drop(&mut self) {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let (Some((store, key)), true) = (&self.kept, *self.has_news.get_mut()) {

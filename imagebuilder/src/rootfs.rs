@@ -327,19 +327,19 @@ impl Rootfs {
     /// What lies in or is `base`, with files that share their content in one layer as the hard
     /// links that they are.
     pub fn with_links(&self, base: &TreePath) -> Tree {
-        let mut tree = Tree::default();
-        let mut first_names: BTreeMap<InLayer, &TreePath> = BTreeMap::new();
-        for (path, entry) in self.tree.shared_subtree(base) {
-            let mut entry = Arc::clone(entry);
-            if let Some(place) = entry.in_layer() {
-                match first_names.get(&place) {
-                    Some(first) => {
-                        Arc::make_mut(&mut entry).kind = Kind::Hardlink((*first).clone());
-                    }
-                    None => drop(first_names.insert(place, path)),
+        let shared = self.tree.shared_subtree(base);
+        let mut tree: Tree = shared.map(|(path, it)| (path.clone(), Arc::clone(it))).collect();
+        let subtree = self.tree.subtree(base);
+        let mut places: Vec<(InLayer, &TreePath)> =
+            subtree.filter_map(|(path, entry)| Some((entry.in_layer()?, path))).collect();
+        places.sort_unstable();
+        for names in places.chunk_by(|(a, _), (b, _)| a == b) {
+            let (_, first) = names[0];
+            for (_, path) in &names[1..] {
+                if let Some(entry) = tree.get_mut(path) {
+                    entry.kind = Kind::Hardlink(first.clone());
                 }
             }
-            tree.insert(path.clone(), entry);
         }
         tree
     }

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`main`], [`args`], the module in [`commands`] that has the name of the
 //! command, [`console`], [`failure`]. [`host`] is what is known of this machine, [`input`] reads files,
-//! [`registries`], [`secrets`], [`s3`] and [`aws`] are the adapters of the libraries' ports.
+//! [`memory`] sets the allocator up, [`registries`], [`secrets`], [`s3`] and [`aws`] are the adapters of the libraries' ports.
 //!
 //! **Architecture invariant:** only this crate reads arguments, the environment, and the clock;
 //! only this crate prints; only this crate uses all the others.
@@ -19,6 +19,7 @@ mod console;
 mod failure;
 mod host;
 mod input;
+mod memory;
 mod registries;
 mod s3;
 mod secrets;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
     if host::is_supervisor() {
         return commands::supervise();
     }
+    memory::share_and_give_back();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(err) => return console::print_usage(&err),

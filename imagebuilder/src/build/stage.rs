@@ -347,6 +347,7 @@ impl Stage {
                     self.reuse(done, emit);
                     return Ok(());
                 }
+                inputs.context.rest();
                 let copied = self.copied(inputs, &job, found)?;
                 self.write(inputs, copied, &keys, emit)
             }
@@ -379,6 +380,7 @@ impl Stage {
             self.reuse(done, emit);
             return Ok(());
         }
+        inputs.context.rest();
         let rootfs = Rootfs::read_from(inputs.found(), layers)?;
         let found = sources::in_rootfs(&rootfs, &job.sources)?;
         self.note_empty(&job.sources, &found);

@@ -50,7 +50,13 @@ pub(super) struct Record {
 #[derive(Debug, Default)]
 pub(super) struct StatCache {
     records: Vec<Record>,
+    /// All that is in memory of the records, if they are at rest.
+    proofs: Option<Vec<Proof>>,
 }
+
+/// The beginning of a digest over a stamp and the digest of the content: who has both can see that
+/// there is such a record, in a sixth of its memory.
+type Proof = [u8; 16];
 
 impl Record {
     pub(super) fn new(stamp: Stamp, digest: Digest, xattrs: Xattrs) -> Self {
@@ -62,7 +68,44 @@ impl StatCache {
     /// Reads a file that [`StatCache::write`] wrote; what is none gives an empty cache.
     pub(super) fn load(path: &Path) -> Self {
         let records = File::open(path).and_then(|it| read(&it)).unwrap_or_default();
-        Self { records }
+        for record in &records {
+            // It is as young again as soon as it is used.
+            let age = record.age.load(Ordering::Relaxed).saturating_add(1);
+            record.age.store(age, Ordering::Relaxed);
+        }
+        Self { records, proofs: None }
+    }
+
+    /// How many records there are in memory.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Forgets all but what [`StatCache::proves`] needs: the records are in a file.
+    pub(super) fn rest(&mut self) {
+        let mut proofs: Vec<Proof> =
+            self.records.iter().map(|it| proof(&it.stamp, it.digest)).collect();
+        proofs.sort_unstable();
+        *self = Self { records: Vec::new(), proofs: Some(proofs) };
+    }
+
+    /// Whether it is at rest: nothing is found then.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.proofs.is_some()
+    }
+
+    /// Reads the records again, from the file that they are in.
+    pub(super) fn wake(&mut self, path: &Path) {
+        let records = File::open(path).and_then(|it| read(&it)).unwrap_or_default();
+        *self = Self { records, proofs: None };
+    }
+
+    /// Whether the file that has this very stamp had this content when it was read.
+    pub(super) fn proves(&self, stamp: &Stamp, digest: Digest) -> bool {
+        match &self.proofs {
+            Some(proofs) => proofs.binary_search(&proof(stamp, digest)).is_ok(),
+            None => self.find(stamp).is_some_and(|it| it.digest == digest),
+        }
     }
 
     /// What was read of the file that has this very stamp.
@@ -119,8 +162,16 @@ impl StatCache {
     }
 }
 
-fn encode(record: &Record, bytes: &mut Vec<u8>) {
-    let Record { stamp, digest, xattrs, age } = record;
+fn proof(stamp: &Stamp, digest: Digest) -> Proof {
+    let mut bytes = Vec::with_capacity(FIXED);
+    encode_stamp(stamp, &mut bytes);
+    bytes.extend(digest.as_bytes());
+    let mut proof = Proof::default();
+    proof.copy_from_slice(&Digest::of(&bytes).as_bytes()[..size_of::<Proof>()]);
+    proof
+}
+
+fn encode_stamp(stamp: &Stamp, bytes: &mut Vec<u8>) {
     let Stamp { dev, ino, ctime, mtime, size, mode, uid, gid } = *stamp;
     for number in [dev, ino, ctime.cast_unsigned(), mtime.cast_unsigned(), size] {
         bytes.extend(number.to_le_bytes());
@@ -128,6 +179,11 @@ fn encode(record: &Record, bytes: &mut Vec<u8>) {
     for number in [mode, uid, gid] {
         bytes.extend(number.to_le_bytes());
     }
+}
+
+fn encode(record: &Record, bytes: &mut Vec<u8>) {
+    let Record { stamp, digest, xattrs, age } = record;
+    encode_stamp(stamp, bytes);
     bytes.extend(digest.as_bytes());
     bytes.extend(age.load(Ordering::Relaxed).to_le_bytes());
     let mut attributes = Vec::new();
@@ -191,9 +247,8 @@ fn decode(bytes: &[u8; FIXED]) -> Option<(Record, u32)> {
         uid: narrow(1)?,
         gid: narrow(2)?,
     };
-    let record = Record::new(stamp, Digest::from_bytes(*digest), Xattrs::default());
-    // It is as young again as soon as it is used.
-    record.age.store(u16::from_le_bytes(*age).saturating_add(1), Ordering::Relaxed);
+    let mut record = Record::new(stamp, Digest::from_bytes(*digest), Xattrs::default());
+    record.age = AtomicU16::new(u16::from_le_bytes(*age));
     Some((record, u32::from_le_bytes(length.try_into().ok()?)))
 }
 
@@ -323,6 +378,40 @@ mod tests {
         }
         assert!(loaded(b"rbuild stat 1\n\0\0\xff\xff\xff\xff\xff\xff\xff\xff").records.is_empty());
         assert!(StatCache::load(Path::new("/nowhere")).records.is_empty());
+    }
+
+    #[test]
+    fn what_is_at_rest_proves_the_same_and_is_as_it_was_when_it_wakes() {
+        let mut cache = StatCache::default();
+        cache.add([3, 1, 2].map(record).into());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes = written(&cache);
+        std::fs::write(file.path(), &bytes).unwrap();
+        let other = Digest::of(b"other");
+        cache.rest();
+        assert!(cache.is_at_rest() && cache.find(&stamp(1)).is_none());
+        for ino in 1..=3 {
+            let same = stamp(ino);
+            assert!(cache.proves(&same, record(ino).digest));
+            assert!(!cache.proves(&same, other));
+            for changed in [
+                Stamp { dev: 8, ..same },
+                Stamp { ino: 4, ..same },
+                Stamp { ctime: 0, ..same },
+                Stamp { mtime: 6, ..same },
+                Stamp { size: 4, ..same },
+                Stamp { mode: 0o100_600, ..same },
+                Stamp { uid: 2, ..same },
+                Stamp { gid: 3, ..same },
+            ] {
+                assert!(!cache.proves(&changed, record(ino).digest), "{changed:?}");
+            }
+        }
+        cache.wake(file.path());
+        // No age is another: it is the same build.
+        assert_eq!((cache.is_at_rest(), written(&cache)), (false, bytes));
+        cache.wake(Path::new("/nowhere"));
+        assert!(!cache.proves(&stamp(1), record(1).digest), "what is lost proves nothing");
     }
 
     #[test]

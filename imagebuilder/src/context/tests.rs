@@ -265,13 +265,19 @@ fn a_context_that_is_as_it_was_writes_nothing() {
 fn a_file_is_still_the_same_only_if_its_stamp_proves_it() {
     let builds = Builds::new();
     fs::write(builds.file("a"), "aaa").unwrap();
-    let still = |change: &dyn Fn()| {
+    let still_above = |most: usize, change: &dyn Fn()| {
         let context = builds.open();
         let tree = context.read(&TreePath::ROOT).unwrap();
         let Kind::File(file) = tree.get(&path("a")).unwrap().kind.clone() else { panic!() };
+        context.rest_above(most);
         change();
         file.still(&file.open(&path("a")).unwrap()).unwrap()
     };
+    assert_eq!(still_above(0, &|| {}), Still::Same);
+    assert_eq!(still_above(0, &|| fs::write(builds.file("a"), "bb").unwrap()), Still::Changed);
+    fs::write(builds.file("a"), "aaa").unwrap();
+    assert_eq!(still_above(0, &|| fs::write(builds.file("a"), "ccc").unwrap()), Still::Unknown);
+    let still = |change: &dyn Fn()| still_above(1, change);
     assert_eq!(still(&|| {}), Still::Same);
     // Other content, or not: who read it compares the digests.
     assert_eq!(still(&|| fs::write(builds.file("a"), "bbb").unwrap()), Still::Unknown);
@@ -279,6 +285,25 @@ fn a_file_is_still_the_same_only_if_its_stamp_proves_it() {
     builds.clock.store(0, Ordering::Relaxed);
     fs::write(builds.file("a"), "ccc").unwrap();
     assert_eq!(still(&|| {}), Still::Unknown, "its stamp is too young to prove anything");
+}
+
+#[test]
+fn what_is_at_rest_is_known_again_when_it_is_needed() {
+    let builds = Builds::new();
+    for name in ["a", "b"] {
+        fs::write(builds.file(name), name).unwrap();
+    }
+    let context = builds.open();
+    context.read(&path("a")).unwrap();
+    for _ in 0..2 {
+        context.rest_above(0);
+        assert_eq!(context.inner.known.read().unwrap().len(), 0);
+        assert_eq!(contents(&context.read(&TreePath::ROOT).unwrap()), digests(&["a", "b"]));
+        assert_eq!(context.inner.known.read().unwrap().len(), 2);
+    }
+    context.rest_above(0);
+    drop(context);
+    assert_eq!(builds.unread().0, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!
 //! **Architecture invariant:** what is remembered was found in content whose digest was checked.
 
-use std::{io::Read, mem, vec};
+use std::{io::Read, vec};
 
 use fastcdc::v2020::FastCDC;
 use sha2::{Digest as _, Sha256};
@@ -105,8 +105,8 @@ impl Reading<'_> {
             return self.end().map(|()| None);
         }
         let (_, cut) = FastCDC::new(&self.buffer, LEAST, NEAR, MOST).cut(0, self.buffer.len());
-        let rest = self.buffer.split_off(cut);
-        let bytes = mem::replace(&mut self.buffer, rest);
+        let bytes = self.buffer[..cut].to_vec();
+        self.buffer.drain(..cut);
         let length = u32::try_from(cut).unwrap_or(u32::MAX);
         let digest = Digest::of(&bytes);
         let chunk = Chunk { offset: self.offset, length, digest, bytes: Some(bytes) };

@@ -130,7 +130,8 @@ impl Libdeflate {
     fn compress<'a>(&mut self, segment: &[u8], out: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let bound = self.compressor.deflate_compress_bound(segment.len()) + MARGIN;
         if out.len() < bound {
-            out.resize(bound, 0);
+            // Fresh zeros take no memory before they are written to, and most never are.
+            *out = vec![0; bound];
         }
         let opened = self
             .compressor

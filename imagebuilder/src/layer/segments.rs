@@ -108,10 +108,9 @@ where
             scope.spawn(|| shared.work());
         }
         for index in 0.. {
-            match shared.wait_for(index) {
-                Some(made) => take(&made?)?,
-                None => break,
-            }
+            let Some(made) = shared.wait_for(index).transpose()? else { break };
+            take(&made)?;
+            shared.give_back(made);
         }
         drop(stop);
         Ok(())
@@ -124,7 +123,7 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
         let _stop = self.stop(thread::panicking);
         let mut compressor = None;
         while let Some((index, segment)) = self.next() {
-            let made = segment.and_then(|it| self.make(&it, &mut compressor));
+            let made = segment.and_then(|it| self.make(it, &mut compressor));
             self.lock().ready.insert(index, made);
             self.changed.notify_all();
         }
@@ -168,12 +167,14 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
 
     fn make(
         &self,
-        segment: &Segment<'_>,
+        segment: Segment<'_>,
         compressor: &mut Option<Compressor>,
     ) -> Result<Made, LayerError> {
         let mut tar = Vec::with_capacity(usize::try_from(segment.length).unwrap_or_default());
         let contents = segment.read(&mut tar)?;
         let (key, crc) = (segment.key, crc32fast::hash(&tar));
+        // It may have a chunk's bytes.
+        drop(segment);
         if self.reuse == Reuse::Stored
             && let Some(object) = self.store.whole_object(ObjectKind::Segment, key)?
             && is_object(&object, tar.len())
@@ -196,10 +197,6 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
         let mut state = self.lock();
         loop {
             if let Some(made) = state.ready.remove(&index) {
-                if let Ok(made) = &made {
-                    state.bytes -= made.tar.len() as u64;
-                    self.changed.notify_all();
-                }
                 return Some(made);
             }
             if state.count == Some(index) || state.is_stopped {
@@ -207,6 +204,14 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Makes room when a segment is done with.
+    fn give_back(&self, made: Made) {
+        let length = made.tar.len() as u64;
+        drop(made);
+        self.lock().bytes -= length;
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
