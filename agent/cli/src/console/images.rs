@@ -223,7 +223,7 @@ mod tests {
             (2000, 0, 0, "2.00 kB"),
             (2000, 2, 1, "2.00 kB, 2 blobs were mounted, 1 blob was there"),
         ] {
-            let state = State { carried, mounted, there, ..State::default() };
+            let state = State { there, mounted, carried, ..State::default() };
             assert_eq!(what(&state, Duration::ZERO), want);
         }
     }
