@@ -584,3 +584,11 @@ fn unpacked(bytes: Vec<u8>) -> Vec<u8> {
         Err(_) => bytes,
     }
 }
+
+#[test]
+fn what_docker_has_no_media_type_for_is_refused_before_anything_is_built() {
+    let sandbox = sandbox_with_context();
+    let args = ["image", "build", "--format", "docker", "--compression", "zstd:3", "ctx"];
+    sandbox.rbuild(args).go().fails(2, &["zstd", "hint: ", "--compression"]);
+    assert!(!sandbox.store().exists(), "a store was made");
+}

@@ -40,6 +40,7 @@ mod files;
 mod push;
 
 pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
+    check_format(args)?;
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>, _>>()?;
     let build_args = build_args(&args.build_arg)?;
     let epoch = host::source_date_epoch()?;
@@ -102,6 +103,18 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     report(args, &names, &built, (&written, &pushed))?;
     keep_below_limit(&store, global);
     Ok(())
+}
+
+/// Refuses what would be found out when all layers are made.
+fn check_format(args: &ImageBuild) -> Result<(), Failure> {
+    match (args.format, args.layers.compression) {
+        (MediaTypes::Docker, layer::Method::Zstd(_)) => {
+            let message = "docker's manifests have no media type for layers in zstd";
+            Err(Failure::new(Kind::Input, message)
+                .hint("leave out --format docker, or choose another --compression"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn report(
