@@ -25,7 +25,8 @@ use self::{
     push::{Push, Pushed},
 };
 use super::{
-    keep_below_limit, layout_failure, name, store, store_failure, transfer::transfer_failure,
+    io_kind, keep_below_limit, layout_failure, name, store, store_failure,
+    transfer::transfer_failure,
 };
 use crate::{
     args::{Global, ImageBuild, formats::MediaTypes},
@@ -127,7 +128,7 @@ fn report(
     if let Some(file) = &args.iidfile {
         fs::write(file, &digest).map_err(|err| {
             let message = format!("`{}` could not be written", file.display());
-            Failure::new(Kind::Outside, message).because(err)
+            Failure::new(io_kind(&err), message).because(err)
         })?;
     }
     if !args.json && args.push {
