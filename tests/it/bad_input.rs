@@ -623,4 +623,11 @@ fn what_docker_has_no_media_type_for_is_refused_before_anything_is_built() {
     let args = ["image", "build", "--format", "docker", "--compression", "zstd:3", "ctx"];
     sandbox.rbuild(args).go().fails(2, &["zstd", "hint: ", "--compression"]);
     assert!(!sandbox.store().exists(), "a store was made");
+    sandbox.rbuild(["image", "build", "--compression", "zstd", "-t", "base:1", "ctx"]).ok();
+    sandbox.rbuild(["image", "save", "-o", "base", "base:1"]).ok();
+    let dockerfile = "FROM scratch AS x\nCOPY hello /\nFROM oci:../base\nCOPY --from=x hello /x\n";
+    sandbox.write("ctx/Dockerfile", dockerfile);
+    let refused = sandbox.rbuild(["image", "build", "--format", "docker", "ctx"]).go();
+    refused.fails(2, &["zstd", "ctx/Dockerfile:3"]);
+    assert!(!refused.stderr.contains("COPY hello"), "{refused}");
 }
