@@ -192,6 +192,7 @@ pub fn build(inputs: &Inputs<'_>, emit: &mut dyn FnMut(Event<'_>)) -> Result<Bui
     for (place, text) in &inputs.plan.warnings {
         emit(Event::Warning { line: place.line, text });
     }
+    check_format(inputs)?;
     let total = inputs.plan.stages.iter().map(|it| it.steps.len() + 1).sum();
     let mut progress = Progress { number: 0, total, emit };
     let mut stages: Vec<Stage> = Vec::new();
@@ -206,6 +207,29 @@ pub fn build(inputs: &Inputs<'_>, emit: &mut dyn FnMut(Event<'_>)) -> Result<Bui
     let (digest, layers) = (built.image.digest(), built.image.layers.len());
     emit(Event::ImageBuilt { digest, cached: built.cached, layers, size });
     Ok(built)
+}
+
+/// Refuses a base of the target that the format has no media types for, before anything is built
+/// on it.
+fn check_format(inputs: &Inputs<'_>) -> Result<(), BuildError> {
+    let stages = &inputs.plan.stages;
+    let mut next = stages.last();
+    while let Some(StagePlan { base, place, .. }) = next {
+        next = match base {
+            Base::Stage(number) => stages.get(*number),
+            Base::Scratch => None,
+            Base::Image(_) | Base::Layout { .. } => {
+                let at = |kind| BuildError { kind, place: Some(*place) };
+                return check_base(inputs, base).map_err(at);
+            }
+        };
+    }
+    Ok(())
+}
+
+fn check_base(inputs: &Inputs<'_>, base: &Base) -> Result<(), BuildErrorKind> {
+    let base = stage::load_base(inputs, base)?;
+    inputs.format.check(&base.layers).map_err(BuildErrorKind::Image)
 }
 
 struct Progress<'a> {

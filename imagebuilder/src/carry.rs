@@ -393,6 +393,7 @@ async fn put(
             target.finish()
         }
         Place::Layout { path, .. } | Place::Archive { path, .. } => {
+            let is_here = matches!(source, Source::Local(_));
             let (blobs, _scratch) = local(order, source, all, emit).await?;
             let entry = entry(&Source::Local(blobs.clone()), top, naming).await?;
             let parcels = [Parcel { entry, all: all.clone() }];
@@ -402,7 +403,12 @@ async fn put(
                 Place::Archive { .. } => archive::write::write(&blobs, &parcels, &mut file, path)?,
                 _ => layout::write_tar(&blobs, &parcels, &mut file, path)?,
             }
-            Ok(file.finish().map_err(written())?)
+            file.finish().map_err(written())?;
+            // What came from elsewhere was told of when it came.
+            for Descriptor { digest, size, .. } in all.blobs.iter().filter(|_| is_here) {
+                emit(Event::BlobDone { digest: *digest, size: *size });
+            }
+            Ok(())
         }
     }
 }

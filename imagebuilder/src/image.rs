@@ -236,6 +236,11 @@ impl Format {
         }
     }
 
+    /// Whether it has media types for these layers.
+    pub(crate) fn check(self, layers: &[Layer]) -> Result<(), ImageError> {
+        layers.iter().try_for_each(|it| in_format(self, it.clone()).map(drop))
+    }
+
     /// The media type of a layer that is compressed so, if there is one that all read.
     fn layer(self, compression: Compression) -> Option<&'static str> {
         match (self, compression) {

@@ -5,6 +5,7 @@
 
 use std::{
     cell::Cell,
+    collections::HashMap,
     error::Error,
     fmt,
     io::{self, BufReader, Cursor, Read},
@@ -17,11 +18,11 @@ use zstd::stream::read::Decoder;
 use crate::{
     bounded::{Bounded, Counted},
     contents::Contents,
-    digest::Verifying,
+    digest::{Digest, Verifying},
     image::{Compression, Layer},
     members::{self, Each, MembersError},
     rootfs::RootfsError,
-    store::{ObjectKind, Store, StoreError},
+    store::{Composed, ObjectKind, Store, StoreError},
 };
 
 /// What is read of a blob at once.
@@ -74,8 +75,9 @@ impl<'a> Layers<'a> {
         if let Some(contents) = known.and_then(Contents::parse) {
             return Ok(contents);
         }
-        let made = self.unpack(layer, 0).and_then(|stream| {
-            let made = Contents::of_stream(stream, most(layer.size));
+        let known = self.made_size(layer)?;
+        let made = self.unpack(layer, known).and_then(|stream| {
+            let made = Contents::of_stream(stream, most(layer.size).max(known));
             let (contents, found) = made.map_err(|err| RootfsError::contents(layer, err))?;
             check(layer, found)?;
             Ok(contents)
@@ -85,12 +87,43 @@ impl<'a> Layers<'a> {
         Ok(contents)
     }
 
-    /// What a layer unpacks to at most, as its table says: nothing if there is none.
+    /// What a layer unpacks to at most, as its table says, or its segments: nothing if there are
+    /// none.
     ///
     /// Zeros shrink to less than a hundredth, and a layer that was made here may be full of them.
     fn known_size(&self, layer: &Layer) -> Result<u64, StoreError> {
         let known = self.store.object(ObjectKind::Contents, layer.diff_id)?;
-        Ok(known.and_then(Contents::parse).map_or(0, |it| it.most_unpacked()))
+        match known.and_then(Contents::parse) {
+            Some(contents) => Ok(contents.most_unpacked()),
+            None => self.made_size(layer),
+        }
+    }
+
+    /// What a layer unpacks to that was made here, as each of its segments says; nothing if it was
+    /// not, or if some of it is lost.
+    fn made_size(&self, layer: &Layer) -> Result<u64, StoreError> {
+        let found = self.store.whole_object(ObjectKind::Composed, layer.digest)?;
+        let Some(composed) = found.and_then(|it| Composed::parse(&it)) else { return Ok(0) };
+        let (mut lengths, mut total) = (HashMap::new(), 0_u64);
+        // Zeros are the same segment again and again.
+        for key in composed.segments() {
+            let length = match lengths.get(&key) {
+                Some(length) => *length,
+                None => {
+                    let Some(length) = self.segment_length(key)? else { return Ok(0) };
+                    *lengths.entry(key).or_insert(length)
+                }
+            };
+            total = total.saturating_add(length);
+        }
+        Ok(total)
+    }
+
+    /// The bytes of a segment in the tar stream, which are the first that is kept of it.
+    fn segment_length(&self, key: Digest) -> Result<Option<u64>, StoreError> {
+        let found = self.store.whole_object(ObjectKind::Segment, key)?;
+        let length = found.as_ref().and_then(|it| it.first_chunk());
+        Ok(length.map(|it| u32::from_le_bytes(*it).into()))
     }
 
     /// Calls `each` for every member of a layer. What it was given is to be used only if all went
@@ -201,7 +234,7 @@ fn most(packed: u64) -> u64 {
     packed.saturating_mul(MOST_EXPANSION).saturating_add(SMALLEST_LIMIT)
 }
 
-fn check(layer: &Layer, found: crate::digest::Digest) -> Result<(), RootfsError> {
+fn check(layer: &Layer, found: Digest) -> Result<(), RootfsError> {
     match found == layer.diff_id {
         true => Ok(()),
         false => {

@@ -584,3 +584,50 @@ fn unpacked(bytes: Vec<u8>) -> Vec<u8> {
         Err(_) => bytes,
     }
 }
+
+#[test]
+fn a_path_that_is_too_long_is_a_wrong_argument() {
+    let sandbox = sandbox_with_context();
+    build(&sandbox, "shop:1");
+    let (deep, wide) = ("x/".repeat(2500), "x".repeat(300));
+    for long in [deep.as_str(), &wide] {
+        let layout = format!("oci:{long}");
+        let (tar, archive) = (format!("{layout}/x.tar"), format!("docker-archive:{long}:x"));
+        sandbox.write("long/Dockerfile", format!("FROM oci:{long}\n"));
+        for args in [
+            &["image", "build", long][..],
+            &["image", "build", "long"],
+            &["image", "build", "-f", long, "ctx"],
+            &["image", "build", "--iidfile", long, "ctx"],
+            &["image", "build", "--store", long, "ctx"],
+            &["image", "ls", "--store", long],
+            &["cache", "du", "--store", long],
+            &["cache", "prune", "--store", long],
+            &["image", "load", "-i", long],
+            &["image", "save", "-o", long, "shop:1"],
+            &["image", "save", "-o", &format!("{long}.tar"), "shop:1"],
+            &["image", "copy", "store:shop:1", &layout],
+            &["image", "copy", &layout, "store:x:1"],
+            &["image", "copy", "store:shop:1", &tar],
+            &["image", "copy", "store:shop:1", &archive],
+            &["image", "copy", &archive, "store:x:1"],
+        ] {
+            sandbox.rbuild(args).go().fails(2, &[]);
+        }
+    }
+}
+
+#[test]
+fn what_docker_has_no_media_type_for_is_refused_before_anything_is_built() {
+    let sandbox = sandbox_with_context();
+    let args = ["image", "build", "--format", "docker", "--compression", "zstd:3", "ctx"];
+    sandbox.rbuild(args).go().fails(2, &["zstd", "hint: ", "--compression"]);
+    assert!(!sandbox.store().exists(), "a store was made");
+    sandbox.rbuild(["image", "build", "--compression", "zstd", "-t", "base:1", "ctx"]).ok();
+    sandbox.rbuild(["image", "save", "-o", "base", "base:1"]).ok();
+    let dockerfile = "FROM scratch AS x\nCOPY hello /\nFROM oci:../base\nCOPY --from=x hello /x\n";
+    sandbox.write("ctx/Dockerfile", dockerfile);
+    let refused = sandbox.rbuild(["image", "build", "--format", "docker", "ctx"]).go();
+    refused.fails(2, &["zstd", "ctx/Dockerfile:3"]);
+    assert!(!refused.stderr.contains("COPY hello"), "{refused}");
+}

@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf};
 
+use rbuild_imagebuilder::{
+    catalog,
+    store::{ObjectKind, Store},
+};
 use rbuild_tests::{Sandbox, peers, store};
 
 use crate::{EPOCH, build, digest, sandbox, sandbox_with_context};
@@ -180,4 +184,21 @@ fn unpack(sandbox: &Sandbox, name: &str) -> PathBuf {
     sandbox.rbuild(["image", "save", "--format", "oci", "-o", &path, "unpacked:latest"]).ok();
     peers::umoci_unpack(&layout, &bundle);
     bundle
+}
+
+/// Zeros shrink to less than any layer of others may.
+#[test]
+fn a_layer_of_zeros_is_built_on_though_its_table_of_contents_was_lost() {
+    let sandbox = sandbox_with_context();
+    let zeros = fs::File::create(sandbox.src().join("ctx/zeros")).unwrap();
+    zeros.set_len(1300 << 20).unwrap();
+    sandbox.write("ctx/Dockerfile", "FROM scratch\nCOPY zeros /zeros\n");
+    let first = build(&sandbox, "zeros:1");
+    {
+        let store = Store::open(&sandbox.store()).unwrap();
+        let image = catalog::load(&store, first.parse().unwrap()).unwrap();
+        store.remove_object(ObjectKind::Contents, image.layers[0].diff_id).unwrap();
+    }
+    sandbox.write("ctx/Dockerfile", "FROM scratch\nCOPY zeros /zeros\nCOPY hello /zeros.txt\n");
+    assert_ne!(build(&sandbox, "zeros:2"), first);
 }

@@ -167,6 +167,11 @@ fn ecr_gets_the_repository_that_it_lacks() {
     let name = format!("{ECR}/team/shop:1");
     let built = build(&sandbox, &name);
     aws.rbuild(&sandbox, &["image", "push", &name]).go().fails(2, &["--create-repository"]);
+    let copy = ["image", "copy", &format!("store:{name}"), &name];
+    aws.rbuild(&sandbox, &copy).go().fails(2, &["--create-repository"]);
+    // Who wants to have an image looks for one that is there.
+    let pulled = aws.rbuild(&sandbox, &["image", "pull", &name]).go();
+    pulled.fails(2, &["hint: look at the name and the tag"]);
     let args = [
         "image",
         "push",

@@ -299,3 +299,16 @@ fn a_state_that_is_no_good_is_refused() {
     sandbox.rbuild(["run"]).ok();
     assert!(!path.exists());
 }
+
+#[test]
+fn commands_that_call_rbuild_reach_the_same_registries() {
+    let command = "'cd /; echo $RBUILD_REGISTRY_CA $RBUILD_INSECURE_REGISTRIES'";
+    let sandbox = sandbox(&[("buildspec.yml", &of(command))]);
+    let src = sandbox.src();
+    let words = "run --registry-ca a.pem --registry-ca /b.pem --insecure-registry c:5000";
+    let run = sandbox.rbuild(words.split(' ')).ok();
+    says(&run, &format!("{}/a.pem,/b.pem c:5000", src.display()));
+    let (none, some) = (sandbox.rbuild(["run"]), sandbox.rbuild(["run"]));
+    says(&none.ok(), "");
+    says(&some.env("RBUILD_REGISTRY_CA", "a.pem").ok(), &format!("{}/a.pem", src.display()));
+}

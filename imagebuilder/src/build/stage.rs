@@ -575,7 +575,7 @@ fn stack(layers: &[Layer]) -> Vec<u8> {
     layers.iter().flat_map(|it| *it.diff_id.as_bytes()).collect()
 }
 
-fn load_base(inputs: &Inputs<'_>, base: &Base) -> Result<Image, BuildErrorKind> {
+pub(super) fn load_base(inputs: &Inputs<'_>, base: &Base) -> Result<Image, BuildErrorKind> {
     match inputs.bases.get(base) {
         Some(digest) => Ok(catalog::load(inputs.store, *digest)?),
         None => Err(CatalogError::NotFound(format!("{base:?}")).into()),

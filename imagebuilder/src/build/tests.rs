@@ -541,6 +541,35 @@ fn modes_and_names_make_another_layer_and_times_do_not() {
 }
 
 #[test]
+fn folders_that_are_made_on_the_way_keep_the_time_of_the_first_build() {
+    let mut bench = Bench::new(&[("a", "a"), ("b", "b")]);
+    bench.epoch = None;
+    let dockerfile = "FROM scratch\nCOPY a /first/one/\nWORKDIR /w/deep\nCOPY b /made/on/\n";
+    let times = |bench: &Bench| {
+        let rootfs = bench.rootfs(&bench.build(dockerfile).unwrap());
+        let of = |path: &str| {
+            let path = TreePath::parse(path.as_bytes()).unwrap();
+            rootfs.tree().get(&path).unwrap().meta.mtime
+        };
+        ["first", "first/one", "w", "w/deep", "made", "made/on"].map(of)
+    };
+    assert_eq!(times(&bench), [1000; 6]);
+    bench.now = 5000;
+    assert_eq!(times(&bench), [1000; 6]);
+    // All steps are done again, or the last alone.
+    for file in ["a", "b"] {
+        bench.write(file, "changed");
+        assert_eq!(times(&bench), [1000; 6], "{file}");
+    }
+    bench.reopen();
+    bench.cache = Cache::Ignore;
+    assert_eq!(times(&bench), [1000; 6], "without the cache");
+    // The clock was wrong before.
+    bench.now = 500;
+    assert_eq!(times(&bench), [500; 6]);
+}
+
+#[test]
 fn a_layer_that_is_gone_is_made_again() {
     let bench = Bench::new(&[("a", "a")]);
     let dockerfile = "FROM scratch\nCOPY . /\n";

@@ -47,16 +47,51 @@ fn places_are_read_as_they_are_shown() {
     }
 }
 
-#[tokio::test]
-async fn that_a_mirror_has_an_image_says_nothing_of_the_target() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+/// An image of one layer.
+fn image(store: &Store) -> Digest {
     let (digest, size) = (store.write_blob(b"a layer").unwrap().digest, 7);
     let layer = Layer { media_type: OCI_LAYER.into(), digest, size, diff_id: digest };
     let config = Config::scratch(&Platform::linux("x86_64"));
     let created = "2024-01-01T00:00:00Z";
     let image = Image::assemble(Format::Oci, &config, vec![layer], created, &[]).unwrap();
-    let image: Digest = catalog::add(&store, &image, 1).unwrap().digest;
+    catalog::add(store, &image, 1).unwrap().digest
+}
+
+#[tokio::test]
+async fn what_is_written_is_told_of_wherever_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let from = Place::Store(image(&store).to_string());
+    let client = Client::new(Options::default(), Arc::new(Anonymous));
+    let layout = format!("oci:{}", path("layout"));
+    for (to, written, there) in [
+        (&layout, 2, 0),
+        (&layout, 0, 2),
+        (&format!("oci:{}", path("layout.tar")), 2, 0),
+        (&format!("oci:{}", path("layout.tar")), 2, 0),
+        (&format!("docker-archive:{}:x:1", path("archive.tar")), 2, 0),
+    ] {
+        let told = std::sync::Mutex::new((0, 0));
+        let emit = |event: Event<'_>| match event {
+            Event::BlobDone { .. } => told.lock().unwrap().0 += 1,
+            Event::BlobExists { .. } => told.lock().unwrap().1 += 1,
+            _ => {}
+        };
+        let place = to.parse().unwrap();
+        let choice = &Choice::All;
+        let order =
+            Order { client: &client, store: &store, from: &from, to: &place, choice, now: 0 };
+        copy(&order, &emit).await.unwrap();
+        assert_eq!(told.into_inner().unwrap(), (written, there), "to {to}");
+    }
+}
+
+#[tokio::test]
+async fn that_a_mirror_has_an_image_says_nothing_of_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let image = image(&store);
 
     let (origin, mirror) = (Scripted::start(), Scripted::start());
     let there = say(200, "").with("docker-content-digest", &image.to_string());

@@ -22,6 +22,10 @@ const LEAST: usize = 512 << 10;
 const NEAR: usize = 1 << 20;
 pub(super) const MOST: usize = 2 << 20;
 
+/// The version of where content is cut: raised when the same content is cut elsewhere than before,
+/// as a new version of the algorithm's crate may do. What was remembered is found again then.
+const CUTS: u64 = 1;
+
 /// A chunk of a file.
 #[derive(Debug)]
 pub(super) struct Chunk {
@@ -104,7 +108,7 @@ impl Reading<'_> {
         if self.buffer.is_empty() {
             return self.end().map(|()| None);
         }
-        let (_, cut) = FastCDC::new(&self.buffer, LEAST, NEAR, MOST).cut(0, self.buffer.len());
+        let cut = cut(&self.buffer);
         let bytes = self.buffer[..cut].to_vec();
         self.buffer.drain(..cut);
         let length = u32::try_from(cut).unwrap_or(u32::MAX);
@@ -141,9 +145,15 @@ impl Reading<'_> {
     }
 }
 
+/// Where the first chunk of some bytes ends, which are all that there are, or [`MOST`].
+fn cut(bytes: &[u8]) -> usize {
+    FastCDC::new(bytes, LEAST, NEAR, MOST).cut(0, bytes.len()).1
+}
+
 fn key(content: &Content) -> Digest {
-    let sizes = [LEAST, NEAR, MOST].map(|it| it as u64).map(u64::to_le_bytes).concat();
-    Framed::new("rbuild chunks 1").with(sizes).with(content.digest.as_bytes()).finish()
+    let [least, near, most] = [LEAST, NEAR, MOST].map(|it| it as u64);
+    let cutting = [CUTS, least, near, most].map(u64::to_le_bytes).concat();
+    Framed::new("rbuild chunks 1").with(cutting).with(content.digest.as_bytes()).finish()
 }
 
 /// What was remembered, if it can be true.
@@ -156,4 +166,35 @@ fn recall(store: &Store, content: &Content) -> Result<Option<Vec<(u32, Digest)>>
     }
     let digest = |(length, hex): (u32, String)| Some((length, Digest::from_hex(&hex)?));
     Ok(texts.into_iter().map(digest).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where this fails after an update of the crate that cuts: [`CUTS`] is to be raised, and the
+    /// lengths here are to be those that come now.
+    #[test]
+    fn content_is_cut_where_it_always_was() {
+        let mut state = 1_u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        };
+        let bytes: Vec<u8> = (0..16 << 20).map(|_| noise()).collect();
+        let mut rest = bytes.as_slice();
+        let mut lengths = Vec::new();
+        while !rest.is_empty() {
+            let length = cut(&rest[..rest.len().min(MOST)]);
+            lengths.push(length);
+            rest = &rest[length..];
+        }
+        let want = [
+            1_134_874, 1_104_917, 1_355_578, 599_068, 791_993, 1_154_885, 2_097_152, 1_528_436,
+            1_812_541, 1_349_482, 1_269_546, 658_456, 1_280_271, 640_017,
+        ];
+        assert_eq!((CUTS, lengths.as_slice()), (1, &want[..]));
+        let zeros = vec![0; MOST];
+        assert_eq!((cut(&zeros), cut(&zeros[..LEAST])), (MOST, LEAST));
+    }
 }

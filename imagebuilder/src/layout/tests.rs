@@ -86,6 +86,27 @@ fn a_layout_that_lies_is_refused() {
 }
 
 #[test]
+fn a_blob_that_was_damaged_in_the_layout_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = store(folder.path(), "from");
+    let layout = folder.path().join("layout");
+    let images = [(image_of(&from, b"a layer", &["x:1"]), "docker.io/library/x:1".to_owned())];
+    save(&from, &images, &layout).unwrap();
+    let all = || fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|it| it.unwrap().path());
+    for path in all() {
+        let damaged = fs::read(&path).unwrap().iter().map(|it| it ^ 1).collect::<Vec<_>>();
+        fs::write(&path, damaged).unwrap();
+    }
+    save(&from, &images, &layout).unwrap();
+    assert_eq!(all().count(), 3);
+    for path in all() {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(Digest::of(&fs::read(&path).unwrap()).hex(), name);
+    }
+    assert_eq!(leftovers(&layout), 0);
+}
+
+#[test]
 fn images_of_the_same_tag_have_names_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (store(folder.path(), "from"), store(folder.path(), "to"));

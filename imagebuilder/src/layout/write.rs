@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{IMAGE_NAME, LAYOUT, LayoutError, REF_NAME, TEMPORARY, blob_path, failed, full_name};
 use crate::{
     config::Platform,
-    digest::{Blob, Digest},
+    digest::{Blob, Digest, Verifying},
     image::{self, Descriptor},
     reference::Reference,
     store::StoreError,
@@ -84,12 +84,19 @@ impl Writing {
         Ok(Self { folder: folder.to_owned(), entries, locked })
     }
 
-    /// Whether a blob is there. Blobs appear as a whole: one of the right size is no half of one.
+    /// Whether a blob is there, and what it should be: others may have written the layout, and a
+    /// disk may have lost some of it. It is read for that.
     pub(crate) fn has(&self, blob: Blob) -> bool {
-        fs::metadata(blob_path(&self.folder, blob.digest)).is_ok_and(|it| it.len() == blob.size)
+        let path = blob_path(&self.folder, blob.digest);
+        let fits = |it: fs::Metadata| it.is_file() && it.len() == blob.size;
+        fs::metadata(&path).is_ok_and(fits)
+            && File::open(&path).is_ok_and(|file| {
+                let mut content = Verifying::new(file, blob.digest, blob.size);
+                copy(&mut content, &mut io::sink()).is_ok()
+            })
     }
 
-    /// Copies a blob; `content` verifies it.
+    /// Copies a blob, unless it is there; `content` verifies it. What is there in its place goes.
     pub(crate) fn copy(&self, blob: Blob, content: &mut impl Read) -> Result<(), LayoutError> {
         if self.has(blob) {
             return Ok(());

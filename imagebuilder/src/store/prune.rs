@@ -265,6 +265,7 @@ impl Store {
         Ok(())
     }
 
+    /// Copies what is needed and is in no other pack: of two that have it one is enough.
     fn copy(
         &self,
         group: &[Share],
@@ -272,11 +273,19 @@ impl Store {
         copied: &mut HashSet<(ObjectKind, Digest)>,
     ) -> Result<(), StoreError> {
         let packs = &self.inner.packs;
+        let mut others = packs.all()?;
+        others.retain(|other| {
+            group.iter().all(|it| it.pack.name != other.name) && packs.is_present(other)
+        });
+        let is_elsewhere = |(kind, key): (ObjectKind, Digest)| {
+            let has = |it: &Arc<Pack>| it.index.find(kind, key).is_some_and(|at| !it.bad.has(at));
+            others.iter().any(has)
+        };
         for pack in group.iter().map(|it| &it.pack) {
             for (at, entry) in pack.index.entries().enumerate() {
                 let name = (entry.kind, entry.key);
                 let is_needed = reach.needs(entry.kind, entry.key) && !pack.bad.has(at);
-                if !is_needed || copied.contains(&name) {
+                if !is_needed || copied.contains(&name) || is_elsewhere(name) {
                     continue;
                 }
                 if let Some(bytes) = packs.read_at(pack, at)? {

@@ -415,6 +415,42 @@ fn many_small_packs_become_one() {
     assert_eq!(files(&store, "tmp"), 0);
 }
 
+/// Two processes may have added the same at the same time.
+#[test]
+fn what_is_in_two_packs_is_in_one_after_a_prune() {
+    let (folder, store) = store();
+    let segments: Vec<Vec<u8>> = (0..4).map(|it| bytes(it, 5000)).collect();
+    let [twice, gone, old, new] = [0, 1, 2, 3].map(|it| segments[it].as_slice());
+    for (name, beside) in [("old:1", old), ("new:1", new)] {
+        let layer = compose(&store, &[twice, beside]);
+        image_of(&store, layer, Some(name));
+        if name == "old:1" {
+            compose(&store, &[gone]);
+        } else {
+            let (kind, key) = (ObjectKind::Segment, Digest::of(twice));
+            store.inner.packs.add_again(kind, key, twice).unwrap();
+        }
+        store.commit().unwrap();
+    }
+    drop(store);
+    let open = || Store::open(&folder.path().join("store")).unwrap();
+    open().prune(&Limits::default()).unwrap();
+    let kept = || open().inner.packs.all().unwrap();
+    let copies = || {
+        let has = |it: &&Arc<loaded::Pack>| {
+            it.index.find(ObjectKind::Segment, Digest::of(twice)).is_some()
+        };
+        kept().iter().filter(has).count()
+    };
+    assert_eq!(copies(), 1);
+    let again = open().plan_prune(&Limits::default()).unwrap();
+    assert_eq!((again.objects, again.blobs), (0, 0), "{again:?}");
+    for beside in [old, new] {
+        let layer = Digest::of(&[twice, beside].concat());
+        assert_eq!(open().read_blob(layer, 100_000).unwrap().len(), 10_000);
+    }
+}
+
 #[test]
 fn the_store_is_kept_below_its_limit() {
     let (_folder, store) = store();

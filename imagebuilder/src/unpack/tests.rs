@@ -7,6 +7,7 @@ use crate::{
     digest::Digest,
     image::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD},
     rootfs::Rootfs,
+    store::Part,
     tree,
 };
 
@@ -150,6 +151,30 @@ fn what_the_table_of_a_layer_says_is_not_too_much() {
     assert_eq!(layers.known_size(&layer).unwrap(), 0);
     store.add_object(ObjectKind::Contents, digest, table.as_bytes()).unwrap();
     assert!(size < layers.known_size(&layer).unwrap());
+}
+
+/// One that was made here knows what it is made of, if its table was lost.
+#[test]
+fn what_the_segments_of_a_layer_say_is_not_too_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (digest, lost) = (Digest::of(b"layer"), Digest::of(b"lost"));
+    let segment = |name: &str, length: u32| {
+        let key = Digest::of(name.as_bytes());
+        let object = [&length.to_le_bytes()[..], b"crc.", b"deflated"].concat();
+        store.add_object(ObjectKind::Segment, key, &object).unwrap();
+        Part::Segment { key, skip: 8, size: 8 }
+    };
+    let zeros = segment("zeros", 3 << 30);
+    let parts = vec![Part::Bytes(vec![0; 10]), zeros.clone(), zeros, segment("end", 1024)];
+    let layer = Layer { media_type: OCI_LAYER.into(), digest, size: 34, diff_id: digest };
+    let layers = Layers { store: &store, remote: None };
+    assert_eq!(layers.known_size(&layer).unwrap(), 0);
+    store.add_composed(digest, &Composed { parts: parts.clone() }).unwrap();
+    assert_eq!(layers.known_size(&layer).unwrap(), (6 << 30) + 1024);
+    let parts = [parts, vec![Part::Segment { key: lost, skip: 8, size: 8 }]].concat();
+    store.add_composed(lost, &Composed { parts }).unwrap();
+    assert_eq!(layers.known_size(&Layer { digest: lost, ..layer }).unwrap(), 0);
 }
 
 /// Layers that lie elsewhere.

@@ -31,6 +31,7 @@ pub(crate) struct Registries {
         value_name = "FILE",
         env = "RBUILD_REGISTRY_CA",
         hide_env_values = true,
+        value_delimiter = ',',
         help_heading = IMAGES
     )]
     pub(crate) registry_ca: Vec<PathBuf>,

@@ -211,8 +211,8 @@ pub(super) fn store_failure(err: StoreError) -> Failure {
             "name another folder with --store, or remove this one: it holds caches and images",
         ),
         StoreError::Io { ref source, .. } => {
-            let hint = io_hint(source);
-            Failure::of(Kind::Outside, err).hint_if(hint)
+            let (kind, hint) = (io_kind(source), io_hint(source));
+            Failure::of(kind, err).hint_if(hint)
         }
         err => damaged_failure(err),
     }
@@ -224,6 +224,14 @@ pub(super) fn damaged_failure(err: impl Error + 'static) -> Failure {
 }
 
 const MAKE_AGAIN: &str = "build or pull the image again, or remove it with `rbuild image rm`";
+
+/// Whose fault it is that something cannot be written: a path that is too long was given so.
+pub(super) fn io_kind(err: &io::Error) -> Kind {
+    match err.kind() {
+        io::ErrorKind::InvalidFilename => Kind::Input,
+        _ => Kind::Outside,
+    }
+}
 
 /// What to do about common faults of a disk.
 pub(super) fn io_hint(err: &io::Error) -> Option<&'static str> {
@@ -264,9 +272,9 @@ fn unwritten_failure(path: &Path, err: io::Error) -> Failure {
     match err.downcast::<StoreError>() {
         Ok(err) => store_failure(err),
         Err(err) => {
-            let hint = io_hint(&err);
+            let (kind, hint) = (io_kind(&err), io_hint(&err));
             let message = format!("`{}` could not be written", path.display());
-            Failure::new(Kind::Outside, message).because(err).hint_if(hint)
+            Failure::new(kind, message).because(err).hint_if(hint)
         }
     }
 }

@@ -29,7 +29,8 @@ pub(crate) struct Images {
 struct State {
     layer: Option<(ProgressBar, Instant)>,
     blobs: HashMap<Digest, ProgressBar>,
-    skipped: usize,
+    there: usize,
+    mounted: usize,
     carried: u64,
     started: Option<Instant>,
 }
@@ -70,9 +71,9 @@ impl Images {
                 *state = State { started: Some(Instant::now()), ..State::default() };
                 super::say(&format!("{} {name}", verb(*direction)));
             }
-            Event::BlobExists { .. } => state.skipped += 1,
+            Event::BlobExists { .. } => state.there += 1,
             Event::BlobMounted { digest, size } => {
-                state.skipped += 1;
+                state.mounted += 1;
                 super::say(&format!("        {} {} mounted", short(digest), size::bytes(*size)));
             }
             Event::BlobProgress { digest, done, total } => {
@@ -162,19 +163,24 @@ fn carried(state: &State, direction: Direction, name: &str, digest: &Digest) -> 
         Direction::Push => "pushed",
         Direction::Copy => "copied",
     };
-    let what = match (state.carried, state.skipped) {
-        (0, _) => "nothing new".to_owned(),
-        (carried, 0) => format!("{}{}", size::bytes(carried), rate(carried, time)),
-        (carried, skipped) => {
-            let blobs = if skipped == 1 {
-                "1 blob was".to_owned()
-            } else {
-                format!("{skipped} blobs were")
-            };
-            format!("{}{}, {blobs} there", size::bytes(carried), rate(carried, time))
-        }
-    };
+    let what = what(state, time);
     format!("{done} {name} {} ({what}, {})", short(digest), size::time(time))
+}
+
+/// What became of the blobs. Without any it was seen that all is there.
+fn what(state: &State, time: Duration) -> String {
+    let blobs = |count: usize, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 blob was {what}")),
+        count => Some(format!("{count} blobs were {what}")),
+    };
+    let bytes = || format!("{}{}", size::bytes(state.carried), rate(state.carried, time));
+    let carried = (0 < state.carried).then(bytes);
+    let all = [carried, blobs(state.mounted, "mounted"), blobs(state.there, "there")];
+    match all.iter().flatten().cloned().collect::<Vec<_>>() {
+        parts if parts.is_empty() => "nothing new".to_owned(),
+        parts => parts.join(", "),
+    }
 }
 
 /// The bytes in a second; of what took no time there is none to tell.
@@ -206,5 +212,19 @@ mod tests {
     fn a_warning_names_the_place_that_it_is_about() {
         assert_eq!(warning("ctx/Dockerfile", 3, "odd"), "ctx/Dockerfile:3: odd");
         assert_eq!(warning("ctx/Dockerfile", 0, "odd"), "odd");
+    }
+
+    #[test]
+    fn it_is_told_what_became_of_the_blobs() {
+        for (carried, mounted, there, want) in [
+            (0, 0, 0, "nothing new"),
+            (0, 0, 2, "2 blobs were there"),
+            (0, 1, 0, "1 blob was mounted"),
+            (2000, 0, 0, "2.00 kB"),
+            (2000, 2, 1, "2.00 kB, 2 blobs were mounted, 1 blob was there"),
+        ] {
+            let state = State { there, mounted, carried, ..State::default() };
+            assert_eq!(what(&state, Duration::ZERO), want);
+        }
     }
 }

@@ -4,12 +4,35 @@
 use std::{
     error::Error,
     fmt,
-    io::{self, Write as _},
-    process::{Command, Output, Stdio},
+    fs::File,
+    io::{self, Read, Write as _},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rbuild_imagebuilder::registry::{Credential, docker_config::Helper};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
 use serde::{Deserialize, Serialize};
+
+use crate::console::{self, size};
+
+/// How long a program is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Then it is said who is waited for: someone may have to type a password.
+    silent: Duration,
+    /// Then it is ended.
+    limit: Duration,
+}
+
+const PATIENCE: Patience =
+    Patience { silent: Duration::from_secs(5), limit: Duration::from_mins(5) };
 
 /// Why a program did not do what it should.
 #[derive(Debug)]
@@ -20,6 +43,8 @@ pub(crate) enum HelperError {
     NotRun { program: String, source: io::Error },
     /// It said no.
     Failed { program: String, said: String },
+    /// It did not come to an end.
+    Slow { program: String, limit: Duration },
     /// It said something that is no credential.
     Garbage { program: String },
 }
@@ -98,20 +123,91 @@ fn run(helper: &Helper, word: &str, input: &[u8]) -> Result<Output, HelperError>
         return Err(HelperError::Name(helper.name.clone()));
     }
     let program = program(helper);
-    let run = || {
-        let mut child = Command::new(&program)
-            .arg(word)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that needs no input may be gone already; its status says how it went.
-            let _ = stdin.write_all(input);
+    let mut command = Command::new(&program);
+    match attend(command.arg(word), input, PATIENCE, &program) {
+        Ok(Some(output)) => Ok(output),
+        Ok(None) => Err(HelperError::Slow { program, limit: PATIENCE.limit }),
+        Err(source) => Err(HelperError::NotRun { program, source }),
+    }
+}
+
+/// Runs a program to its end; none if that does not come, and it was ended.
+fn attend(
+    command: &mut Command,
+    input: &[u8],
+    patience: Patience,
+    program: &str,
+) -> io::Result<Option<Output>> {
+    let is_alone = !has_terminal();
+    if is_alone {
+        command.process_group(0);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let (tell, told) = mpsc::channel();
+    if let Some(mut stdin) = child.stdin.take() {
+        let input = input.to_owned();
+        // One that needs no input may be gone already; its status says how it went.
+        thread::spawn(move || stdin.write_all(&input));
+    }
+    let streams = (gather(child.stdout.take(), &tell), gather(child.stderr.take(), &tell));
+    watch(&child, tell);
+    if !is_done(&told, patience.silent) {
+        console::say(&format!("waiting for `{program}`: does it ask for a password or a key?"));
+        if !is_done(&told, patience.limit.saturating_sub(patience.silent)) {
+            end(&mut child, is_alone)?;
+            return Ok(None);
         }
-        child.wait_with_output()
-    };
-    run().map_err(|source| HelperError::NotRun { program: program.clone(), source })
+    }
+    let (stdout, stderr) = (joined(streams.0)?, joined(streams.1)?);
+    Ok(Some(Output { status: child.wait()?, stdout, stderr }))
+}
+
+/// Whether the program may ask someone there, which only those of our own process group may.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Reads all that comes. That `tell` is dropped says that it is done.
+fn gather(
+    stream: Option<impl Read + Send + 'static>,
+    tell: &Sender<()>,
+) -> JoinHandle<io::Result<Vec<u8>>> {
+    let tell = tell.clone();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stream.map_or(Ok(0), |mut it| it.read_to_end(&mut bytes));
+        drop(tell);
+        read.map(|_| bytes)
+    })
+}
+
+/// Drops `tell` when the program is at its end. It stays a zombie, so that its number is its own.
+fn watch(child: &Child, tell: Sender<()>) {
+    let pid = Pid::from_child(child);
+    thread::spawn(move || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while waitid(WaitId::Pid(pid), options).err() == Some(Errno::INTR) {}
+        drop(tell);
+    });
+}
+
+/// Waits until nobody can tell anything any more.
+fn is_done(told: &mpsc::Receiver<()>, time: Duration) -> bool {
+    told.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
+}
+
+/// Ends a program, with all that it started if it has a process group of its own.
+fn end(child: &mut Child, is_alone: bool) -> io::Result<()> {
+    match is_alone {
+        true => kill_process_group(Pid::from_child(child), Signal::KILL)?,
+        false => child.kill()?,
+    }
+    child.wait().map(drop)
+}
+
+fn joined(thread: JoinHandle<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads has died")))
 }
 
 /// Programs say what is wrong on either stream; secrets are on neither then.
@@ -131,6 +227,9 @@ impl fmt::Display for HelperError {
                 write!(f, "`{program}` failed and said nothing")
             }
             Self::Failed { program, said } => write!(f, "`{program}` failed: {said}"),
+            Self::Slow { program, limit } => {
+                write!(f, "`{program}` did not answer in {}", size::time(*limit))
+            }
             Self::Garbage { program } => write!(f, "`{program}` gave no credential"),
         }
     }
@@ -140,7 +239,55 @@ impl Error for HelperError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::NotRun { source, .. } => Some(source),
-            Self::Name(_) | Self::Failed { .. } | Self::Garbage { .. } => None,
+            Self::Name(_) | Self::Failed { .. } | Self::Slow { .. } | Self::Garbage { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn what_a_program_says_is_read_to_its_end() {
+        let large = "x".repeat(1 << 20);
+        let output =
+            attend(&mut shell("cat; echo no >&2; exit 3"), large.as_bytes(), PATIENCE, "x");
+        let Output { status, stdout, stderr } = output.unwrap().unwrap();
+        assert_eq!((status.code(), stdout.len(), stderr), (Some(3), 1 << 20, b"no\n".to_vec()));
+        // One that reads nothing.
+        let output = attend(&mut shell("exit 0"), large.as_bytes(), PATIENCE, "x");
+        assert!(output.unwrap().unwrap().status.success());
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_and_what_it_started_too() {
+        let patience =
+            Patience { silent: Duration::from_millis(10), limit: Duration::from_secs(2) };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        let output = attend(&mut shell(&script), b"", patience, "docker-credential-slow");
+        assert!(output.unwrap().is_none());
+        let started = std::fs::read_to_string(file).unwrap();
+        let stat = format!("/proc/{}/stat", started.trim());
+        // One that nobody has asked about yet is as good as gone.
+        let is_there = || std::fs::read_to_string(&stat).is_ok_and(|it| !it.contains(") Z "));
+        let begun = Instant::now();
+        while !has_terminal() && is_there() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{started} is still there");
+            thread::yield_now();
+        }
+        let err =
+            HelperError::Slow { program: "docker-credential-x".into(), limit: PATIENCE.limit };
+        assert_eq!(err.to_string(), "`docker-credential-x` did not answer in 5m00s");
     }
 }

@@ -25,7 +25,8 @@ use self::{
     push::{Push, Pushed},
 };
 use super::{
-    keep_below_limit, layout_failure, name, store, store_failure, transfer::transfer_failure,
+    io_kind, keep_below_limit, layout_failure, name, store, store_failure,
+    transfer::transfer_failure,
 };
 use crate::{
     args::{Global, ImageBuild, formats::MediaTypes},
@@ -40,6 +41,7 @@ mod files;
 mod push;
 
 pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
+    check_format(args)?;
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>, _>>()?;
     let build_args = build_args(&args.build_arg)?;
     let epoch = host::source_date_epoch()?;
@@ -104,6 +106,18 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses what would be found out when all layers are made.
+fn check_format(args: &ImageBuild) -> Result<(), Failure> {
+    match (args.format, args.layers.compression) {
+        (MediaTypes::Docker, layer::Method::Zstd(_)) => {
+            let message = "docker's manifests have no media type for layers in zstd";
+            Err(Failure::new(Kind::Input, message)
+                .hint("leave out --format docker, or choose another --compression"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn report(
     args: &ImageBuild,
     names: &[Reference],
@@ -114,7 +128,7 @@ fn report(
     if let Some(file) = &args.iidfile {
         fs::write(file, &digest).map_err(|err| {
             let message = format!("`{}` could not be written", file.display());
-            Failure::new(Kind::Outside, message).because(err)
+            Failure::new(io_kind(&err), message).because(err)
         })?;
     }
     if !args.json && args.push {

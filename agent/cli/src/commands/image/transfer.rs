@@ -255,16 +255,19 @@ pub(crate) fn registry_failure(err: RegistryError) -> Failure {
 
 fn advice(err: &RegistryError) -> (Kind, Option<&'static str>) {
     let (kind, hint) = match err {
-        RegistryError::NotFound { .. } => {
-            (Kind::Input, "look at the name; on ECR, `push --create-repository` creates it")
-        }
+        // Only where something was to be written.
+        RegistryError::NotFound { answer, .. } if !answer.call.method.is_safe() => (
+            Kind::Input,
+            "look at the name; on ECR, `rbuild image push --create-repository` creates it",
+        ),
+        RegistryError::NotFound { .. } => (Kind::Input, "look at the name and the tag"),
         RegistryError::Unauthorized { had_credential: false, .. } => {
             (Kind::Outside, "log in first: `rbuild login`, or `docker login`")
         }
         RegistryError::Unauthorized { .. } | RegistryError::Denied { .. } => {
             (Kind::Outside, "look at the credential for this registry, and at what it may do")
         }
-        RegistryError::Credentials { .. } => {
+        RegistryError::Credentials { registry, .. } if EcrRegistry::parse(registry).is_some() => {
             (Kind::Outside, "for ECR, AWS credentials are looked for where the AWS CLI looks")
         }
         RegistryError::TooManyRequests { .. } => (

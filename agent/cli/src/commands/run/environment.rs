@@ -1,6 +1,9 @@
 //! What of rbuild's own environment the commands of a build get.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use rbuild_agent::secret::{CREDENTIALS, Secret};
 
@@ -62,6 +65,13 @@ pub(super) fn base(args: &Run, global: &Global) -> Result<Variables, Failure> {
         let mirrors: Vec<String> =
             global.registries.registry_mirror.iter().map(ToString::to_string).collect();
         set(&mut variables, "RBUILD_REGISTRY_MIRRORS", mirrors.join(",").into());
+    }
+    if !global.registries.registry_ca.is_empty() {
+        // Commands may run in another folder.
+        let whole = |it: &PathBuf| std::path::absolute(it).unwrap_or_else(|_| it.clone());
+        let files: Vec<OsString> =
+            global.registries.registry_ca.iter().map(|it| whole(it).into_os_string()).collect();
+        set(&mut variables, "RBUILD_REGISTRY_CA", files.join(OsStr::new(",")));
     }
     Ok(variables)
 }

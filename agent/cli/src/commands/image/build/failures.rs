@@ -105,7 +105,9 @@ pub(super) fn context_failure(err: ContextError) -> Failure {
     match err {
         ContextError::Read { ref source, .. } => {
             let kind = match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Kind::Input,
+                io::ErrorKind::NotFound
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::InvalidFilename => Kind::Input,
                 _ => Kind::Outside,
             };
             Failure::of(kind, err)
