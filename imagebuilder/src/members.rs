@@ -281,16 +281,16 @@ impl Members<'_> {
         Ok(self.skip(&data)?)
     }
 
-    /// Passes over what was not read of a member's data, and what fills its last block.
+    /// Passes over what was not read of a member's data, and what fills its last block: that may be
+    /// missing at the end of the archive (as umoci writes them; others read it).
     fn skip(&mut self, data: &Data) -> Result<(), MembersError> {
         let whole = data.size.checked_next_multiple_of(BLOCK as u64).ok_or_else(too_large)?;
-        let rest = whole - data.read;
-        self.left = self.left.checked_sub(rest).ok_or_else(too_large)?;
+        let (content, rest) = (data.size - data.read, whole - data.read);
+        self.left = self.left.checked_sub(content).ok_or_else(too_large)?;
         let skipped = io::copy(&mut Read::take(&mut *self.stream, rest), &mut io::sink())?;
-        match skipped == rest {
-            true => Ok(()),
-            false => Err(ended().into()),
-        }
+        let filling = skipped.checked_sub(content).ok_or_else(ended)?;
+        self.left = self.left.saturating_sub(filling);
+        Ok(())
     }
 
     fn bytes(&mut self, size: u64) -> Result<Vec<u8>, MembersError> {

@@ -341,6 +341,13 @@ fn an_archive_ends_where_it_ends() {
         assert_eq!(show(&[one.clone(), end].concat()), want, "{name}");
     }
     assert_eq!(show(b""), "");
+    // What fills the last block may be missing, and no byte of the content.
+    for length in [BLOCK + 1, BLOCK + 2, one.len() - 1] {
+        assert_eq!(show(&one[..length]), want, "{length} bytes");
+        assert!(read(&one[..length], length as u64).is_ok(), "{length} bytes");
+    }
+    let got = show(&one[..BLOCK]);
+    assert!(got.contains("ends in the middle of a member"), "{got}");
     // What follows counts as part of the layer.
     let long = [&one[..], &END, &[7; 5000]].concat();
     assert!(matches!(read(&long, 4096), Err(MembersError::Limit(_))));
