@@ -29,6 +29,9 @@ const ROOM: u64 = 2 << 20;
 const LEAST_ROOM: u64 = 4 << 20;
 const MOST_ROOM: u64 = 12 << 20;
 
+/// How many buffers wait for being used again: each is as large as the largest that was in it.
+const MOST_SPARE: usize = 2;
+
 /// A segment that is ready.
 pub(super) struct Made {
     pub(super) key: Digest,
@@ -70,21 +73,14 @@ struct Plan<'a, 'p, I> {
     taken: usize,
 }
 
-/// As many buffers as were in use at once.
-#[derive(Default)]
-struct Spare {
-    tars: Vec<Vec<u8>>,
-    objects: Vec<Vec<u8>>,
-}
-
 #[derive(Default)]
 struct State {
     /// The bytes of the tar stream that are taken and not given yet.
     bytes: u64,
     ready: BTreeMap<usize, Result<Made, LayerError>>,
-    /// Buffers that are done with. New ones would have to be given zeroed pages by the kernel,
-    /// which costs about as much as hashing what comes into them.
-    spare: Spare,
+    /// Buffers of the tar stream that are done with. New ones would have to be given zeroed pages
+    /// by the kernel, which costs about as much as hashing what comes into them.
+    spare: Vec<Vec<u8>>,
     /// How many segments there are, when that is known.
     count: Option<usize>,
     is_stopped: bool,
@@ -180,7 +176,7 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
         segment: Segment<'_>,
         compressor: &mut Option<Compressor>,
     ) -> Result<Made, LayerError> {
-        let mut tar = self.lock().spare.tars.pop().unwrap_or_default();
+        let mut tar = self.lock().spare.pop().unwrap_or_default();
         tar.reserve_exact(usize::try_from(segment.length).unwrap_or_default());
         let contents = segment.read(&mut tar)?;
         let (key, crc) = (segment.key, crc32fast::hash(&tar));
@@ -199,10 +195,7 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
             }
         };
         let compressed = compressor.compress(&tar).map_err(LayerError::Compress)?;
-        let mut object = self.lock().spare.objects.pop().unwrap_or_default();
-        object.reserve_exact(SKIP as usize + compressed.len());
-        object.extend_from_slice(&head(tar.len(), compressed));
-        object.extend_from_slice(compressed);
+        let object = [&head(tar.len(), compressed), compressed].concat();
         Ok(Made { key, tar, crc, contents, object, origin: Origin::New })
     }
 
@@ -222,16 +215,14 @@ impl<'a, I: Iterator<Item = (&'a TreePath, &'a Entry)>> Shared<'a, '_, I> {
 
     /// Makes room when a segment is done with.
     fn give_back(&self, made: Made) {
-        let Made { mut tar, mut object, origin, .. } = made;
+        let mut tar = made.tar;
+        drop(made.object);
         let length = tar.len() as u64;
         tar.clear();
-        object.clear();
         let mut state = self.lock();
         state.bytes -= length;
-        state.spare.tars.push(tar);
-        // Those that were read from the store were none of ours.
-        if origin == Origin::New {
-            state.spare.objects.push(object);
+        if state.spare.len() < MOST_SPARE {
+            state.spare.push(tar);
         }
         drop(state);
         self.changed.notify_all();
