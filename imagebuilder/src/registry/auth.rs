@@ -404,7 +404,11 @@ impl Auth {
         }
         if !response.status().is_success() {
             let what = || format!("the token service of registry `{registry}`");
-            return Err(response.into_error(registry, credential.is_some(), what).await);
+            return Err(match response.into_error(registry, credential.is_some(), what).await {
+                // The registry names a service that is none: no image is missing.
+                RegistryError::NotFound { answer, .. } => RegistryError::Server { answer },
+                other => other,
+            });
         }
         let pass = read_token(&mut response, credential.is_some()).await?;
         session.tokens.insert(scope.clone(), pass.clone());

@@ -72,14 +72,16 @@ impl Client {
         let request = Request::new(Method::GET, url);
         let mut anew = Tries::at_most(self.0.http.options(), readings);
         let mut download = Download { blob, open, sink: None, received: 0, resumed: false };
+        let mut furthest = 0;
         loop {
-            let before = download.received;
             let done = self.try_pull_blob(&scope, &request, &mut download, progress).await;
             let error = match done {
                 Ok(sink) => return Ok(sink),
                 Err(error) => error,
             };
-            if before + WORTHWHILE <= download.received {
+            // A registry that begins anew each time gets no further.
+            if furthest + WORTHWHILE <= download.received {
+                furthest = download.received;
                 tries.forget();
             }
             // Pieces of two answers may not fit together, or the registry knows no pieces.

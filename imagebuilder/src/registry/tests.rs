@@ -334,6 +334,20 @@ fn a_token_service_may_refuse_or_say_nonsense() {
     );
     let server = Scripted::start();
     server.on(GET, [bearer(&server)]);
+    server.on(TOKEN, [say(404, "")]);
+    check_server(
+        &server,
+        &[],
+        &[],
+        expect![[r#"
+        the registry failed (GET http://REGISTRY/token: 404)
+        ---
+        GET /v2/x/manifests/1
+        GET /token?service=s&scope=repository%3Ax%3Apull
+    "#]],
+    );
+    let server = Scripted::start();
+    server.on(GET, [bearer(&server)]);
     server.on(TOKEN, [say(200, "<html>")]);
     check_server(
         &server,

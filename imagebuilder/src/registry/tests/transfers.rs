@@ -120,6 +120,19 @@ async fn a_download_that_goes_on_keeps_its_writer() {
     assert_eq!(opened.into_inner(), 1);
 }
 
+#[tokio::test]
+async fn a_download_that_gets_no_further_ends() {
+    let server = Scripted::start();
+    let data: &[u8] = vec![7; 4 << 20].leak();
+    let first = || say(200, &data[..1 << 20]).announced(data.len());
+    let more = || say(206, &data[1 << 20..3 << 20]).announced(3 << 20);
+    server.on(&get(data), (0..4).flat_map(|_| [first(), more()]));
+    let repository = reference(&server, "x").repository().clone();
+    let pulled = client(&[]).pull_blob(&repository, blob(data), || Ok(Vec::new()), &quiet).await;
+    assert!(matches!(pulled, Err(RegistryError::Cut { .. })), "{pulled:?}");
+    assert_eq!(server.asked().len(), 4, "the last two were tries without progress");
+}
+
 /// Reads a blob from repositories of these names, in order.
 async fn read(server: &Scripted, names: &[&str], content: &'static [u8]) -> io::Result<Vec<u8>> {
     let repositories: Vec<Repository> =
