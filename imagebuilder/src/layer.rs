@@ -123,9 +123,12 @@ pub enum LayerError {
     },
 }
 
+/// So many compress as fast as one can hash what they make; each more would take memory alone.
+const MOST_THREADS: usize = 8;
+
 /// Writes `tree` as a layer.
 pub fn write(tree: &Tree, job: &mut Job<'_>) -> Result<Layer, LayerError> {
-    let threads = thread::available_parallelism().map_or(2, |it| it.get().max(2));
+    let threads = thread::available_parallelism().map_or(2, |it| it.get().clamp(2, MOST_THREADS));
     write_on(threads, tree, job)
 }
 

@@ -101,7 +101,7 @@ fn ecr_public_wants_a_password_of_who_pushes() {
     let name = format!("{ECR_PUBLIC}/a1b2c3d4/shop:1");
     let built = build(&from, &name);
     let denied = aws.anonymous(&from, &["image", "push", &name]).go();
-    denied.fails(3, &[ECR_PUBLIC, "credentials"]);
+    denied.fails(3, &[ECR_PUBLIC, "where the AWS CLI looks"]);
     let pushed = aws.rbuild(&from, &["image", "push", &name]).ok();
     assert_eq!((digest_of(pushed.line()), aws.logins()), (built.clone(), 1));
     // Everyone may pull: nobody is asked for a password.

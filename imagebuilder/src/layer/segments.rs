@@ -27,7 +27,7 @@ pub(super) const SKIP: u32 = 8;
 /// The bytes of the tar stream that are in memory, for each thread, and at least and at most.
 const ROOM: u64 = 2 << 20;
 const LEAST_ROOM: u64 = 4 << 20;
-const MOST_ROOM: u64 = 12 << 20;
+const MOST_ROOM: u64 = 10 << 20;
 
 /// How many buffers wait for being used again: each is as large as the largest that was in it.
 const MOST_SPARE: usize = 2;

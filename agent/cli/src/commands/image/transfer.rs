@@ -11,7 +11,10 @@ use rbuild_imagebuilder::{
     event::Event,
     image::{self, ImageError},
     reference::{Reference, Repository},
-    registry::{Client, RegistryError, ecr::EcrRegistry},
+    registry::{
+        Client, RegistryError,
+        ecr::{self, EcrRegistry},
+    },
     store::{Store, StoreError, StoredImage},
     transfer::{self, FetchError, ImmutableTag, TransferError},
 };
@@ -267,7 +270,7 @@ fn advice(err: &RegistryError) -> (Kind, Option<&'static str>) {
         RegistryError::Unauthorized { .. } | RegistryError::Denied { .. } => {
             (Kind::Outside, "look at the credential for this registry, and at what it may do")
         }
-        RegistryError::Credentials { registry, .. } if EcrRegistry::parse(registry).is_some() => {
+        RegistryError::Credentials { registry, .. } if is_ecr(registry) => {
             (Kind::Outside, "for ECR, AWS credentials are looked for where the AWS CLI looks")
         }
         RegistryError::TooManyRequests { .. } => (
@@ -286,6 +289,10 @@ fn advice(err: &RegistryError) -> (Kind, Option<&'static str>) {
         RegistryError::Sink { source, .. } | RegistryError::Source { source, .. } => {
             return (Kind::Outside, disk_hint(source));
         }
+        // What Go's servers say; a registry here is spoken to without TLS.
+        RegistryError::Refused { answer } if answer.message.contains("to an HTTPS server") => {
+            (Kind::Input, "it speaks TLS: put its CA into `certs.d/HOST:PORT` (README, Registries)")
+        }
         RegistryError::Refused { .. }
         | RegistryError::Unnamed(_)
         | RegistryError::NoUrl(_)
@@ -295,6 +302,10 @@ fn advice(err: &RegistryError) -> (Kind, Option<&'static str>) {
         _ => return (Kind::Outside, None),
     };
     (kind, Some(hint))
+}
+
+fn is_ecr(registry: &str) -> bool {
+    registry == ecr::PUBLIC || EcrRegistry::parse(registry).is_some()
 }
 
 /// A full disk lies two causes deep: the store's error is passed on as one of a stream.
