@@ -92,9 +92,16 @@ fn carried(runtime: &Runtime, order: &Order<'_>, emit: Emit<'_>) -> Result<Copie
 
 fn place(text: &str) -> Result<Place, Failure> {
     text.parse().map_err(|err: PlaceError| {
-        let hint = matches!(err, PlaceError::Kind(_) | PlaceError::Empty(_)).then_some(
-            "write it as docker://NAME, oci:PATH[:NAME], docker-archive:FILE[:NAME] or store:NAME",
-        );
+        let hint = match err {
+            PlaceError::Kind(_) | PlaceError::Empty(_) => Some(
+                "write it as docker://NAME, oci:PATH[:NAME], docker-archive:FILE[:NAME] or \
+                 store:NAME",
+            ),
+            PlaceError::Stream(_) => Some(
+                "`rbuild image save` and `load` do; a file that is called so is ./-",
+            ),
+            PlaceError::Reference(_) => None,
+        };
         Failure::of(Kind::Input, err).hint_if(hint)
     })
 }
@@ -133,5 +140,7 @@ fn carry_failure(err: CarryError) -> Failure {
         CarryError::Digest(_) => {
             Failure::of(Kind::Input, err).hint("give a name and a tag: the digest is its own")
         }
+        CarryError::Exists(_) => Failure::of(Kind::Input, err)
+            .hint("remove it first; or `rbuild image save -o` replaces it"),
     }
 }
