@@ -21,6 +21,7 @@ use crate::{
     host,
 };
 
+pub(crate) mod bar;
 pub(crate) mod builds;
 pub(crate) mod course;
 pub(crate) mod excerpt;

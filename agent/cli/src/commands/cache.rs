@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rbuild_imagebuilder::store::{ImageUsage, Limits, Pruned, Repair, Store, Usage, Verified};
 use serde_json::{Value, json};
 
@@ -12,7 +11,7 @@ use crate::{
         Global,
         cache::{Cache, Prune},
     },
-    console::{self, size},
+    console::{self, bar::Bar, size},
     failure::{Failure, Kind},
     host,
 };
@@ -158,12 +157,13 @@ fn pruned_json(pruned: &Pruned) -> Value {
 
 fn verify(store: &Store, repair: Repair, json: bool) -> Result<(), Failure> {
     let total = store.bytes_to_verify().map_err(store_failure)?;
-    let bar = if host::is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
-    let style =
-        ProgressStyle::with_template("{bar:30} {bytes} of about {total_bytes} read ({elapsed})");
-    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let verified = store.verify(repair, &mut |count| bar.inc(count)).map_err(store_failure)?;
-    bar.finish_and_clear();
+    let (mut bar, mut done) = (Bar::begin("reading", 0, total), 0);
+    let mut progress = |count: u64| {
+        done += count;
+        bar.set(done);
+    };
+    let verified = store.verify(repair, &mut progress).map_err(store_failure)?;
+    drop(bar);
     if json {
         console::print_line(&verified_json(&verified).to_string())?;
     }

@@ -97,9 +97,9 @@ fn place(text: &str) -> Result<Place, Failure> {
                 "write it as docker://NAME, oci:PATH[:NAME], docker-archive:FILE[:NAME] or \
                  store:NAME",
             ),
-            PlaceError::Stream(_) => Some(
-                "`rbuild image save` and `load` do; a file that is called so is ./-",
-            ),
+            PlaceError::Stream(_) => {
+                Some("`rbuild image save` and `load` do; a file that is called so is ./-")
+            }
             PlaceError::Reference(_) => None,
         };
         Failure::of(Kind::Input, err).hint_if(hint)
