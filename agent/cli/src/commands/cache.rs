@@ -70,6 +70,7 @@ fn usage(store: &Store, json: bool) -> Result<(), Failure> {
         row("steps", usage.steps.to_string(), usage.in_steps),
         row("contexts", usage.contexts.to_string(), usage.in_contexts),
         row("unreferenced", "-".into(), usage.unreferenced),
+        row("overhead of packs", "-".into(), usage.overhead),
         row("removed, still in use", "-".into(), usage.retired),
         row("being written", "-".into(), usage.temporary),
         row("total on disk", "-".into(), usage.total),
@@ -103,6 +104,7 @@ fn usage_json(usage: &Usage) -> Value {
         "contexts": usage.contexts,
         "inContexts": usage.in_contexts,
         "unreferenced": usage.unreferenced,
+        "overhead": usage.overhead,
         "retired": usage.retired,
         "temporary": usage.temporary,
         "total": usage.total,
@@ -138,6 +140,13 @@ fn prune(store: &Store, args: &Prune) -> Result<(), Failure> {
     console::say(&format!("{freed} {will}"));
     if 0 < pruned.later {
         console::say(&format!("{later} more when the other rbuilds that run now are done"));
+    }
+    // What is over the size that was asked for is not left without a word.
+    if args.max_size.is_some_and(|it| it < pruned.kept) {
+        let kept = size::bytes(pruned.kept);
+        console::say(&format!(
+            "{kept} stay: names point to them; `rbuild image rm NAME` lets them go"
+        ));
     }
     Ok(())
 }
