@@ -34,7 +34,7 @@ pub(crate) struct Save {
     /// A file; with `--format oci` a folder, unless it ends in `.tar` [default: standard output]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// Names, digests, or their first digits
+    /// Names, digests, or their first digits (six or more)
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
 }

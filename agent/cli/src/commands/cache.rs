@@ -60,7 +60,11 @@ fn usage(store: &Store, json: bool) -> Result<(), Failure> {
     }
     let mut rows = vec![["IMAGE", "SIZE", "ALONE"].map(str::to_owned)];
     for image in &usage.images {
-        rows.push([names(image), size::bytes(image.size), size::bytes(image.alone)]);
+        let mut names = names(image).into_iter();
+        let first = names.next().unwrap_or_default();
+        rows.push([first, size::bytes(image.size), size::bytes(image.alone)]);
+        // What it takes is told once.
+        rows.extend(names.map(|it| [it, String::new(), String::new()]));
     }
     let images = console::table(&rows);
     let row = |what: &str, count: String, bytes: u64| [what.into(), count, size::bytes(bytes)];
@@ -79,10 +83,10 @@ fn usage(store: &Store, json: bool) -> Result<(), Failure> {
     console::print_data(images + &console::table(&rows))
 }
 
-fn names(image: &ImageUsage) -> String {
+fn names(image: &ImageUsage) -> Vec<String> {
     match image.names.is_empty() {
-        true => format!("<none> {}", &image.digest.hex()[..12]),
-        false => image.names.iter().map(|it| short_name(it)).collect::<Vec<_>>().join(", "),
+        true => vec![format!("<none> {}", &image.digest.hex()[..12])],
+        false => image.names.iter().map(|it| short_name(it)).collect(),
     }
 }
 

@@ -228,7 +228,9 @@ const MAKE_AGAIN: &str = "build or pull the image again, or remove it with `rbui
 /// Whose fault it is that something cannot be written: a path that is too long was given so.
 pub(super) fn io_kind(err: &io::Error) -> Kind {
     match err.kind() {
-        io::ErrorKind::InvalidFilename => Kind::Input,
+        io::ErrorKind::InvalidFilename
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory => Kind::Input,
         _ => Kind::Outside,
     }
 }
@@ -254,6 +256,8 @@ pub(super) fn catalog_failure(err: CatalogError) -> Failure {
         CatalogError::SeveralNames { .. } => {
             Failure::of(Kind::Input, err).hint("remove it by its names")
         }
+        CatalogError::FewDigits(_) => Failure::of(Kind::Input, err)
+            .hint("`rbuild image ls` lists what is there, with digits enough"),
         CatalogError::Ambiguous(_) => Failure::of(Kind::Input, err).hint("give more digits"),
         CatalogError::Damaged { .. } => Failure::of(Kind::Outside, err),
         CatalogError::Index(_) => Failure::of(Kind::Input, err).hint(
@@ -272,7 +276,14 @@ fn unwritten_failure(path: &Path, err: io::Error) -> Failure {
     match err.downcast::<StoreError>() {
         Ok(err) => store_failure(err),
         Err(err) => {
-            let (kind, hint) = (io_kind(&err), io_hint(&err));
+            let kind = io_kind(&err);
+            // It is not the store that has no space.
+            let hint = match err.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("free some space there, or write it to another disk")
+                }
+                _ => None,
+            };
             let message = format!("`{}` could not be written", path.display());
             Failure::new(kind, message).because(err).hint_if(hint)
         }

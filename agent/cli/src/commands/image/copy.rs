@@ -2,6 +2,7 @@
 
 use rbuild_imagebuilder::{
     carry::{self, CarryError, Choice, Copied, Order, Place, PlaceError},
+    catalog,
     config::Platform,
     digest::Digest,
     event::Event,
@@ -39,7 +40,16 @@ pub(super) fn copy(args: &Copy, global: &Global) -> Result<(), Failure> {
     let now = host::now().as_secs();
     let order =
         Order { client: &client, store: &store, from: &from, to: &to, choice: &choice, now };
-    let copied = carried(&registries::runtime()?, &order, &emit)?;
+    let copied = registries::runtime()?.block_on(carry::copy(&order, &emit)).map_err(|err| {
+        // Names without a prefix are of registries, which a person may not have meant.
+        let is_meant = args.source.starts_with("docker://") || !matches!(from, Place::Registry(_));
+        let is_here = !is_meant
+            && matches!(err, CarryError::Registry(_))
+            && catalog::find(&store, &args.source).is_ok();
+        let source = &args.source;
+        let hint = is_here.then(|| format!("the store has `{source}`: write `store:{source}`"));
+        carry_failure(err).hint_if(hint)
+    })?;
     let digest = copied.descriptor.digest.to_string();
     if !args.json {
         return console::print_line(&digest);
