@@ -7,6 +7,8 @@ use clap_complete::Shell;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod deploy;
+pub(crate) mod docker;
+mod environment;
 pub(crate) mod formats;
 mod layers;
 pub(crate) mod registry;
@@ -45,36 +47,32 @@ const IMAGES: &str = "Images";
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Keep images and caches in this folder [default: ~/.cache/rbuild]
+    /// Keep images and caches in this folder [default: ~/.cache/rbuild] [env: RBUILD_STORE]
     #[arg(
         long,
         global = true,
         value_name = "DIR",
-        env = "RBUILD_STORE",
-        hide_env_values = true,
         help_heading = IMAGES
     )]
     pub(crate) store: Option<PathBuf>,
 
     /// Prune the store when it is larger [default: 20GiB, or a tenth of the disk; 0: never]
+    /// [env: RBUILD_STORE_LIMIT]
     #[arg(
         long,
         global = true,
         value_name = "SIZE",
-        env = "RBUILD_STORE_LIMIT",
-        hide_env_values = true,
         value_parser = cache::size,
         help_heading = IMAGES
     )]
     pub(crate) max_store_size: Option<u64>,
 
     /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
+    /// [env: RBUILD_INSECURE_REGISTRIES]
     #[arg(
         long,
         global = true,
         value_name = "HOST[:PORT]",
-        env = "RBUILD_INSECURE_REGISTRIES",
-        hide_env_values = true,
         value_delimiter = ',',
         help_heading = IMAGES
     )]

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, error::Error, io, path::Path};
 
 use rbuild_imagebuilder::{
     catalog::{self, CatalogError, Content},
-    digest::{Digest, VerifyError},
+    digest::{Blob, Digest, VerifyError},
+    layer_sources,
     layout::LayoutError,
     reference::Reference,
     store::{Origin, Store, StoreError},
@@ -81,15 +82,26 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
 /// The size of an image, and how much of that is elsewhere until it is needed.
 fn shown_size(store: &Store, it: &catalog::Listed, content: &Content) -> String {
     let size = size::bytes(size_of(content));
-    let lacking = missing(store, &it.image).unwrap_or_default();
-    match lacking.iter().map(|it| it.size).sum() {
-        0 => size,
-        elsewhere => format!("{size} ({} not fetched)", size::bytes(elsewhere)),
+    let sum = |blobs: &[Blob]| blobs.iter().map(|it| it.size).sum();
+    let (elsewhere, lost) = lacking(store, it);
+    match (sum(&elsewhere), sum(&lost)) {
+        (0, 0) => size,
+        (elsewhere, 0) => format!("{size} ({} not fetched)", size::bytes(elsewhere)),
+        (_, lost) => format!("{size} (damaged: {} missing)", size::bytes(lost)),
     }
+}
+
+/// The blobs that are not here: those that some repository has, and those that none is known to.
+fn lacking(store: &Store, it: &catalog::Listed) -> (Vec<Blob>, Vec<Blob>) {
+    let lacking = missing(store, &it.image).unwrap_or_default();
+    let is_known =
+        |it: &Blob| layer_sources::recall(store, it.digest).is_ok_and(|it| !it.is_empty());
+    lacking.into_iter().partition(is_known)
 }
 
 fn listed(store: &Store, it: &catalog::Listed) -> Value {
     let is_complete = missing(store, &it.image).is_ok_and(|it| it.is_empty());
+    let is_lost = it.content.is_none() || !lacking(store, it).1.is_empty();
     let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
     let (image, index) = match &it.content {
         Some(Content::Image(image)) => (Some(image), None),
@@ -103,7 +115,7 @@ fn listed(store: &Store, it: &catalog::Listed) -> Value {
         "platform": image.map(|it| it.config.platform().to_string()),
         "created": image.and_then(|it| it.config.created()),
         "size": it.content.as_ref().map(size_of),
-        "damaged": it.content.is_none(),
+        "damaged": is_lost,
         "complete": it.content.is_some() && is_complete,
         "mediaType": it.image.media_type,
     });
