@@ -47,7 +47,9 @@ const IMAGES: &str = "Images";
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Keep images and caches in this folder [default: ~/.cache/rbuild] [env: RBUILD_STORE]
+    /// Keep images and caches in this folder [default: ~/.cache/rbuild]
+    ///
+    /// [env: `RBUILD_STORE`]
     #[arg(
         long,
         global = true,
@@ -57,7 +59,8 @@ pub(crate) struct Global {
     pub(crate) store: Option<PathBuf>,
 
     /// Prune the store when it is larger [default: 20GiB, or a tenth of the disk; 0: never]
-    /// [env: RBUILD_STORE_LIMIT]
+    ///
+    /// [env: `RBUILD_STORE_LIMIT`]
     #[arg(
         long,
         global = true,
@@ -68,7 +71,8 @@ pub(crate) struct Global {
     pub(crate) max_store_size: Option<u64>,
 
     /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
-    /// [env: RBUILD_INSECURE_REGISTRIES]
+    ///
+    /// [env: `RBUILD_INSECURE_REGISTRIES`]
     #[arg(
         long,
         global = true,

@@ -10,7 +10,9 @@ pub(super) const IDLE_SECONDS: RangeInclusive<u64> = 1..=3600;
 /// How registries are reached.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Registries {
-    /// Pull what PREFIX names from LOCATION first; may be repeated [env: RBUILD_REGISTRY_MIRRORS]
+    /// Pull what PREFIX names from LOCATION first; may be repeated
+    ///
+    /// [env: `RBUILD_REGISTRY_MIRRORS`]
     ///
     /// It goes before the mirrors in registries.conf, which is looked for in
     /// `$CONTAINERS_REGISTRIES_CONF`, ~/.config/containers and /etc/containers.
@@ -24,7 +26,8 @@ pub(crate) struct Registries {
     pub(crate) registry_mirror: Vec<Mirror>,
 
     /// Trust the certificates in this PEM file too, for all registries; may be repeated
-    /// [env: RBUILD_REGISTRY_CA]
+    ///
+    /// [env: `RBUILD_REGISTRY_CA`]
     ///
     /// Those in /etc/docker/certs.d/HOST and /etc/containers/certs.d/HOST are trusted for HOST.
     #[arg(

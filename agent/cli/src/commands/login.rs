@@ -89,7 +89,8 @@ pub(super) fn registry(text: &str) -> Result<String, Failure> {
         return Err(wrong());
     }
     // Docker Hub's own URL has a path.
-    if !path.is_empty() && !(is_hub && matches!(path, "v1" | "v1/")) {
+    let is_of_hub = is_hub && matches!(path, "v1" | "v1/");
+    if !(path.is_empty() || is_of_hub) {
         return Err(Failure::new(Kind::Input, format!("`{text}` has a path"))
             .hint(format!("a credential is for all of a registry: write `{host}`")));
     }
