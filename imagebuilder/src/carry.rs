@@ -75,6 +75,9 @@ pub enum PlaceError {
     /// There is nothing after the prefix.
     #[error("`{0}` names no file")]
     Empty(String),
+    /// It is a stream, and not a file.
+    #[error("`{0}`: a copy reads no standard input and writes no standard output")]
+    Stream(String),
     /// The name is none.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -149,6 +152,9 @@ pub enum CarryError {
     /// An image gets a name, and its digest is its own.
     #[error("`{0}` names a digest, and an image is copied to a name")]
     Digest(String),
+    /// A file is in the place of the one that is to be written.
+    #[error("`{}` is there already, and a copy replaces no file", _0.display())]
+    Exists(PathBuf),
 }
 
 impl From<StoreError> for CarryError {
@@ -201,6 +207,7 @@ fn path_and_name(text: &str, rest: &str) -> Result<(PathBuf, Option<String>), Pl
     };
     match (path, name) {
         ("", _) | (_, Some("")) => Err(PlaceError::Empty(text.to_owned())),
+        ("-", _) => Err(PlaceError::Stream(text.to_owned())),
         (path, name) => Ok((path.into(), name.map(str::to_owned))),
     }
 }
@@ -221,6 +228,7 @@ impl fmt::Display for Place {
 /// Copies an image, or an index with all its images.
 pub async fn copy(order: &Order<'_>, emit: Emit<'_>) -> Result<Copied, CarryError> {
     let target_name = name_of_target(order.to)?;
+    check_place(order.to)?;
     let opened = source::open(order).await?;
     let top = choose(order, &opened.source, opened.top).await?;
     let is_index = image::is_index(&top.media_type);
@@ -288,6 +296,21 @@ fn name_of_target(to: &Place) -> Result<Option<Naming>, CarryError> {
         Place::Store(text) => of_archive(text).map(Some),
         Place::Archive { name, .. } => name.as_ref().map(of_archive).transpose(),
         Place::Layout { name, .. } => Ok(name.clone().map(Naming::Text)),
+    }
+}
+
+/// Refuses to replace a file: it may be an archive with other images, or anything else. One that is
+/// empty was made to be written to (`mktemp`). What is no file fails when it is written.
+fn check_place(to: &Place) -> Result<(), CarryError> {
+    let path = match to {
+        Place::Archive { path, .. } => path,
+        Place::Layout { path, .. } if is_tar(path) => path,
+        _ => return Ok(()),
+    };
+    match path.symlink_metadata() {
+        Ok(it) if it.is_dir() || (it.is_file() && it.len() == 0) => Ok(()),
+        Ok(_) => Err(CarryError::Exists(path.clone())),
+        Err(_) => Ok(()),
     }
 }
 

@@ -63,6 +63,11 @@ pub enum CatalogError {
     /// There is no such image.
     #[error("there is no image `{0}` in the store")]
     NotFound(String),
+    /// There is no image of that name, and it is too short for a digest.
+    #[error(
+        "there is no image `{0}` in the store; a digest is known by {FEWEST_DIGITS} digits or more"
+    )]
+    FewDigits(String),
     /// Several images' digests begin so.
     #[error("several images have a digest that begins with `{0}`")]
     Ambiguous(String),
@@ -196,9 +201,11 @@ pub fn find(store: &Store, text: &str) -> Result<StoredImage, CatalogError> {
         return Ok(image);
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_prefix = FEWEST_DIGITS <= digits.len()
-        && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
-    if !is_prefix {
+    let is_hex = digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex && (1..FEWEST_DIGITS).contains(&digits.len()) {
+        return Err(CatalogError::FewDigits(text.to_owned()));
+    }
+    if !is_hex || digits.is_empty() {
         // Say what is wrong with a name that is none.
         if !text.starts_with("sha256:") {
             text.parse::<Reference>()?;

@@ -94,6 +94,13 @@ pub struct PlanError {
     pub place: Option<Place>,
 }
 
+fn listed(known: &[String]) -> String {
+    match known {
+        [] => "no stage has a name".to_owned(),
+        known => format!("there is {}", known.join(", ")),
+    }
+}
+
 /// What is wrong with a Dockerfile that is one.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum PlanErrorKind {
@@ -101,7 +108,7 @@ pub enum PlanErrorKind {
     #[error("{0} is not supported yet")]
     Unsupported(String),
     /// There is no stage of that name.
-    #[error("there is no stage `{name}`; there is {}", known.join(", "))]
+    #[error("there is no stage `{name}`; {}", listed(known))]
     NoStage {
         /// The name that was asked for.
         name: String,

@@ -40,6 +40,7 @@ mod settings;
 mod static_binary;
 mod store;
 mod tidy;
+mod wrong_use;
 
 use std::{
     env,

@@ -7,6 +7,8 @@ use clap_complete::Shell;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod deploy;
+pub(crate) mod docker;
+mod environment;
 pub(crate) mod formats;
 mod layers;
 pub(crate) mod registry;
@@ -46,35 +48,35 @@ const IMAGES: &str = "Images";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
     /// Keep images and caches in this folder [default: ~/.cache/rbuild]
+    ///
+    /// [env: `RBUILD_STORE`]
     #[arg(
         long,
         global = true,
         value_name = "DIR",
-        env = "RBUILD_STORE",
-        hide_env_values = true,
         help_heading = IMAGES
     )]
     pub(crate) store: Option<PathBuf>,
 
     /// Prune the store when it is larger [default: 20GiB, or a tenth of the disk; 0: never]
+    ///
+    /// [env: `RBUILD_STORE_LIMIT`]
     #[arg(
         long,
         global = true,
         value_name = "SIZE",
-        env = "RBUILD_STORE_LIMIT",
-        hide_env_values = true,
         value_parser = cache::size,
         help_heading = IMAGES
     )]
     pub(crate) max_store_size: Option<u64>,
 
     /// Speak plain HTTP to this registry (loopback hosts always are); may be repeated
+    ///
+    /// [env: `RBUILD_INSECURE_REGISTRIES`]
     #[arg(
         long,
         global = true,
         value_name = "HOST[:PORT]",
-        env = "RBUILD_INSECURE_REGISTRIES",
-        hide_env_values = true,
         value_delimiter = ',',
         help_heading = IMAGES
     )]
@@ -126,6 +128,7 @@ pub(crate) enum Image {
     /// Build an image from a Dockerfile
     Build(ImageBuild),
     /// List images
+    #[command(after_help = "Example: rbuild image ls --json | jq -r '.[].names[]'")]
     Ls {
         /// Print JSON
         #[arg(long)]
@@ -134,20 +137,20 @@ pub(crate) enum Image {
     /// Print an image's manifest and config as JSON
     #[command(after_help = "Example: rbuild image inspect shop:1 | jq .config.config.Env")]
     Inspect {
-        /// A name, a digest, or its first digits
+        /// A name, a digest, or its first digits (six or more)
         image: String,
     },
     /// Remove names, and images that have none left
     #[command(after_help = "Example: rbuild image rm shop:1 shop:2")]
     Rm {
-        /// Names, digests, or their first digits
+        /// Names, digests, or their first digits (six or more)
         #[arg(required = true)]
         images: Vec<String>,
     },
     /// Give an image another name
     #[command(after_help = "Example: rbuild image tag shop:1 registry.example.com/shop:1")]
     Tag {
-        /// A name, a digest, or its first digits
+        /// A name, a digest, or its first digits (six or more)
         source: String,
         /// The new name
         target: String,
@@ -171,9 +174,16 @@ Examples:
   rbuild image build -t shop:1 .
   rbuild image build -f docker/Dockerfile --build-arg VERSION=1.2 --target app -t app .
   SOURCE_DATE_EPOCH=0 rbuild image build .    the same digest on every machine")]
+#[command(
+    mut_arg("ignore_immutable", |it| it.requires("push")),
+    mut_arg("create_repository", |it| it.requires("push")),
+    mut_arg("repository_scan_on_push", |it| it.requires("push")),
+    mut_arg("repository_encryption", |it| it.requires("push")),
+    mut_arg("repository_immutable", |it| it.requires("push"))
+)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that is given or not")]
 pub(crate) struct ImageBuild {
-    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    /// The Dockerfile; `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 
@@ -188,6 +198,10 @@ pub(crate) struct ImageBuild {
     /// Build this stage [default: the last one]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
+
+    /// What the image is for: only this machine's platform, which is the default
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
 
     /// The media types of the image
     #[arg(long, value_enum, default_value_t)]

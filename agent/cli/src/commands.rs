@@ -21,6 +21,7 @@ mod schema;
 
 pub(crate) fn dispatch(args: Args) -> Result<(), Failure> {
     let Args { global, command } = args;
+    let global = global.or_environment()?;
     match command {
         Command::Run(args) => run::run(&args, &global),
         Command::Check(args) => check::check(&args),

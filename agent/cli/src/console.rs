@@ -16,11 +16,12 @@ use indicatif::MultiProgress;
 use rbuild_agent::{phase::State, secret::Redactor};
 
 use crate::{
-    args::Run,
+    args::{Run, docker},
     failure::{Failure, Kind, Spot},
     host,
 };
 
+pub(crate) mod bar;
 pub(crate) mod builds;
 pub(crate) mod course;
 pub(crate) mod excerpt;
@@ -257,12 +258,30 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// What is wrong with the arguments, or the help that was asked for.
 pub(crate) fn print_usage(err: &clap::Error) -> ExitCode {
+    if let Some(it) = absent(err) {
+        print_error(&Failure::new(Kind::Input, it.0).hint(it.1));
+        return Kind::Input.into();
+    }
     // There is nobody to tell if the terminal is gone.
     let _ = err.print();
     match err.use_stderr() {
         true => Kind::Input.into(),
         false => ExitCode::SUCCESS,
     }
+}
+
+/// What is said of a flag of docker's that there is not.
+fn absent(err: &clap::Error) -> Option<(String, &'static str)> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(flag)) = err.get(ContextKind::InvalidArg) else { return None };
+    let Some(ContextValue::StyledStr(usage)) = err.get(ContextKind::Usage) else { return None };
+    let usage = usage.to_string();
+    let words = usage.trim_start_matches("Usage: ").split(' ').skip(1);
+    let command: Vec<&str> =
+        words.take_while(|it| it.starts_with(|it: char| it.is_ascii_lowercase())).collect();
+    let it = docker::absent(&command.join(" "), flag)?;
+    (err.kind() == ErrorKind::UnknownArgument)
+        .then(|| (format!("`{flag}` is not supported: {}", it.message), it.hint))
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     variable_or_empty(name).filter(|it| !it.is_empty())
 }
 
+/// The value of a variable, which may be the name of any file; one that is empty counts as not set.
+pub(crate) fn variable_os(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|it| !it.is_empty())
+}
+
 /// The value of a variable, which may be set and empty.
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
 pub(crate) fn variable_or_empty(name: &str) -> Option<String> {

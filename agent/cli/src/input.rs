@@ -20,6 +20,11 @@ pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_open(File::from(rustix::fs::open(path, flags, Mode::empty())?), limit)
 }
 
+/// Reads standard input to its end; of at most `limit` bytes.
+pub(crate) fn read_standard_input(limit: u64) -> io::Result<Vec<u8>> {
+    read_bounded(io::stdin().lock(), limit)
+}
+
 /// Reads a file that is looked for by its name: if it lies in the build context `folder`, no link
 /// leads out of it.
 pub(crate) fn read_found(folder: &Path, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -48,8 +53,12 @@ fn read_open(file: File, limit: u64) -> io::Result<Vec<u8>> {
         let what = if kind.is_fifo() { "a FIFO" } else { "a device" };
         return Err(io::Error::other(format!("it is {what}, and not a regular file")));
     }
-    let mut bytes = Vec::new();
     // Some files have more than they say, such as those of /proc.
+    read_bounded(file, limit)
+}
+
+fn read_bounded(file: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if limit < bytes.len() as u64 {
         let message = format!("it has more than {}", size::bytes(limit));

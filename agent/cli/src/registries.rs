@@ -54,7 +54,7 @@ fn options(global: &Global) -> Result<Options, Failure> {
         // About two seconds in all: someone may be waiting for the error.
         tries: 4,
         first_pause: Duration::from_millis(300),
-        idle_timeout: Duration::from_secs(global.registries.idle_timeout),
+        idle_timeout: Duration::from_secs(global.registries.idle_timeout.unwrap_or(60)),
         ..Options::default()
     })
 }

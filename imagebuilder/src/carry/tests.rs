@@ -35,6 +35,8 @@ fn places_are_read_as_they_are_shown() {
         "oci::x",
         "oci:x:",
         "docker-archive:",
+        "docker-archive:-",
+        "oci:-:x",
         "store:",
         "dir:x",
         "oci-archive:x.tar",

@@ -97,6 +97,43 @@ struct Share {
     dead: usize,
 }
 
+/// What becomes of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Goes,
+    WrittenAnew,
+    Stays,
+}
+
+/// How much it is worth to write packs anew.
+#[derive(Clone, Copy, Debug)]
+struct Waste {
+    has_many_small: bool,
+    is_over: bool,
+}
+
+impl Waste {
+    fn of(shares: &[Share], limits: &Limits) -> Self {
+        let small = shares.iter().filter(|it| it.size <= SMALL).count();
+        let total: u64 = shares.iter().map(|it| it.size).sum();
+        let is_over = limits.max_size.is_some_and(|it| it < total);
+        Self { has_many_small: MOST_SMALL < small, is_over }
+    }
+
+    fn fate(self, share: &Share) -> Fate {
+        let waste = share.size.saturating_sub(share.needed);
+        let is_small = share.size <= SMALL;
+        let is_worth_it = share.size < waste * WASTE
+            || (0 < share.dead && (is_small || self.is_over))
+            || (is_small && self.has_many_small);
+        match share.needed {
+            0 => Fate::Goes,
+            _ if is_worth_it => Fate::WrittenAnew,
+            _ => Fate::Stays,
+        }
+    }
+}
+
 impl Store {
     /// What [`Store::prune`] would remove.
     pub fn plan_prune(&self, limits: &Limits) -> Result<Pruned, StoreError> {
@@ -112,11 +149,32 @@ impl Store {
             pruned.blobs += 1;
             pruned.freed += taken(&path);
         }
-        for share in self.shares(&reach, &living)? {
-            pruned.objects += share.dead;
-            pruned.freed += share.size.saturating_sub(share.needed);
-        }
+        let shares = self.shares(&reach, &living)?;
+        pruned.objects = shares.iter().map(|it| it.dead).sum();
+        pruned.freed += self.waste_of(&shares, limits);
         Ok(pruned)
+    }
+
+    /// Bytes that [`Store::prune`] frees if it is to keep all of `reach`.
+    pub(super) fn waste(&self, reach: &Reach<'_>, living: &Living) -> Result<u64, StoreError> {
+        let files = self.idle_files(reach, living)?;
+        let shares = self.shares(reach, living)?;
+        let of_files: u64 = files.iter().map(|it| taken(&it.0)).sum();
+        Ok(of_files + self.waste_of(&shares, &Limits::default()))
+    }
+
+    fn waste_of(&self, shares: &[Share], limits: &Limits) -> u64 {
+        let survey = Waste::of(shares, limits);
+        let packs = &self.inner.packs;
+        let freed = |it: &Share| match survey.fate(it) {
+            Fate::Stays => 0,
+            Fate::Goes => {
+                let files = ["idx", "pack"].map(|end| taken(&packs.path(&it.pack.name, end)));
+                files.iter().sum()
+            }
+            Fate::WrittenAnew => it.size.saturating_sub(it.needed),
+        };
+        shares.iter().map(freed).sum()
     }
 
     /// Removes what is over the limits, the least recently used first, and all that nothing needs.
@@ -187,21 +245,14 @@ impl Store {
             retirement.take(&path)?;
         }
         let shares = self.shares(&reach, &living)?;
-        let small = shares.iter().filter(|it| it.size <= SMALL).count();
-        let total: u64 = shares.iter().map(|it| it.size).sum();
-        let is_over = limits.max_size.is_some_and(|it| it < total);
+        let waste = Waste::of(&shares, limits);
         let mut wasteful = Vec::new();
         for share in shares {
             pruned.objects += share.dead;
-            let waste = share.size.saturating_sub(share.needed);
-            let is_small = share.size <= SMALL;
-            if share.needed == 0 {
-                self.retire(&share.pack, &mut retirement)?;
-            } else if share.size < waste * WASTE
-                || (0 < share.dead && (is_small || is_over))
-                || (is_small && MOST_SMALL < small)
-            {
-                wasteful.push(share);
+            match waste.fate(&share) {
+                Fate::Goes => self.retire(&share.pack, &mut retirement)?,
+                Fate::WrittenAnew => wasteful.push(share),
+                Fate::Stays => {}
             }
         }
         self.remove_orphans(&mut retirement)?;

@@ -341,7 +341,28 @@ fn what_no_name_points_to_goes_by_its_last_use() {
     assert_eq!(store.read_blob(layers[0], 100_000).unwrap().len(), 25_000);
     let usage = store.usage().unwrap();
     assert_eq!((usage.steps, usage.images.len()), (0, 1));
-    assert!(usage.unreferenced < 10_000, "{usage:?}");
+    assert_eq!(usage.unreferenced, 0, "{usage:?}");
+    assert!(usage.overhead < 10_000, "{usage:?}");
+}
+
+#[test]
+fn what_nothing_refers_to_is_what_a_prune_frees() {
+    let (folder, store) = store();
+    let path = folder.path().join("store");
+    let layer = compose(&store, &[&bytes(1, 50_000)]);
+    image_of(&store, layer, Some("kept:1"));
+    compose(&store, &[&bytes(2, 70_000)]);
+    store.commit().unwrap();
+    drop(store);
+    // Twice: what is left after a prune is no longer called so.
+    for least in [70_000, 0] {
+        let usage = Store::open(&path).unwrap().usage().unwrap();
+        let planned = Store::open(&path).unwrap().plan_prune(&Limits::default()).unwrap();
+        let pruned = Store::open(&path).unwrap().prune(&Limits::default()).unwrap();
+        assert_eq!(usage.unreferenced, planned.freed, "{usage:?}");
+        assert!(usage.unreferenced.abs_diff(pruned.freed) < 10_000, "{usage:?} {pruned:?}");
+        assert!(least <= usage.unreferenced && usage.unreferenced <= least + 10_000, "{usage:?}");
+    }
 }
 
 #[test]

@@ -40,8 +40,11 @@ pub struct Usage {
     pub contexts: usize,
     /// Bytes of what is known of them.
     pub in_contexts: u64,
-    /// Bytes of what nothing needs, or only a process that runs.
+    /// Bytes of what nothing needs and [`Store::prune`] removes.
     pub unreferenced: u64,
+    /// Bytes of indexes, of blocks that are not full, and of what nothing needs in packs that are
+    /// not worth it to be written anew; what only a process that runs needs is among them.
+    pub overhead: u64,
     /// Bytes that will be free when the processes are gone that use the store now.
     pub retired: u64,
     /// Bytes of what is being written.
@@ -66,7 +69,7 @@ pub struct ImageUsage {
 impl Store {
     /// What takes how much.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let _gate = Gate::shared(self.root())?;
+        let gate = Gate::shared(self.root())?;
         let names = self.names()?;
         let mut all = Reach::new(self);
         let mut reached = Vec::new();
@@ -93,6 +96,7 @@ impl Store {
         let mut usage = Usage { in_images: all.size, ..Usage::default() };
         usage.images = reached.into_iter().map(image).collect();
         self.add_steps(&mut usage, &mut all)?;
+        usage.unreferenced = self.waste(&all, &self.living(&gate)?)?;
         self.add_folders(&mut usage, all.size)?;
         Ok(usage)
     }
@@ -121,7 +125,7 @@ impl Store {
             usage.in_contexts += taken(&stat.join(name));
         }
         let held = taken_by(&root.join("packs"))? + taken_by(&root.join("blobs/sha256"))?;
-        usage.unreferenced = held.saturating_sub(needed);
+        usage.overhead = held.saturating_sub(needed).saturating_sub(usage.unreferenced);
         let retired = root.join("retired");
         for name in names_in(&retired)? {
             usage.retired += taken_by(&retired.join(name))?;

@@ -34,7 +34,7 @@ pub(crate) struct Save {
     /// A file; with `--format oci` a folder, unless it ends in `.tar` [default: standard output]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// Names, digests, or their first digits
+    /// Names, digests, or their first digits (six or more)
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
 }
@@ -60,12 +60,14 @@ pub(crate) struct Load {
   store:NAME                  an image in rbuild's own store
 
 Without NAME, a file's only image is meant, and the copy is called what the source is called.
+An image is added to a folder; a file that is there is not replaced (`image save -o` does that).
 Digests are kept, but in docker archives: they have no manifests, and just keep the image's id.
 From registry to registry nothing is kept on this machine. Prints the digest.
 
 Examples:
   rbuild image copy docker://public.ecr.aws/docker/library/busybox:1 store:busybox:1
-  rbuild image copy --all registry.example.com/shop:1 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1
+  rbuild image copy --all registry.example.com/shop:1 \\
+    123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1
   rbuild image copy --platform linux/arm64 oci:layout:1 docker-archive:shop.tar:shop:1")]
 pub(crate) struct Copy {
     /// Copy the images for all platforms, and the index that names them

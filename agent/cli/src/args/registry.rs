@@ -1,13 +1,18 @@
 //! What a person may type about registries.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use super::IMAGES;
+
+/// Seconds after which a connection may be given up.
+pub(super) const IDLE_SECONDS: RangeInclusive<u64> = 1..=3600;
 
 /// How registries are reached.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Registries {
     /// Pull what PREFIX names from LOCATION first; may be repeated
+    ///
+    /// [env: `RBUILD_REGISTRY_MIRRORS`]
     ///
     /// It goes before the mirrors in registries.conf, which is looked for in
     /// `$CONTAINERS_REGISTRIES_CONF`, ~/.config/containers and /etc/containers.
@@ -15,8 +20,6 @@ pub(crate) struct Registries {
         long,
         global = true,
         value_name = "PREFIX=LOCATION",
-        env = "RBUILD_REGISTRY_MIRRORS",
-        hide_env_values = true,
         value_delimiter = ',',
         help_heading = IMAGES
     )]
@@ -24,13 +27,13 @@ pub(crate) struct Registries {
 
     /// Trust the certificates in this PEM file too, for all registries; may be repeated
     ///
+    /// [env: `RBUILD_REGISTRY_CA`]
+    ///
     /// Those in /etc/docker/certs.d/HOST and /etc/containers/certs.d/HOST are trusted for HOST.
     #[arg(
         long,
         global = true,
         value_name = "FILE",
-        env = "RBUILD_REGISTRY_CA",
-        hide_env_values = true,
         value_delimiter = ',',
         help_heading = IMAGES
     )]
@@ -42,12 +45,10 @@ pub(crate) struct Registries {
         global = true,
         hide = true,
         value_name = "SECONDS",
-        env = "RBUILD_REGISTRY_TIMEOUT",
-        default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..=3600),
+        value_parser = clap::value_parser!(u64).range(IDLE_SECONDS),
         help_heading = IMAGES
     )]
-    pub(crate) idle_timeout: u64,
+    pub(crate) idle_timeout: Option<u64>,
 }
 
 /// A mirror, for what a prefix names.

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rbuild_imagebuilder::store::{ImageUsage, Limits, Pruned, Repair, Store, Usage, Verified};
 use serde_json::{Value, json};
 
@@ -12,7 +11,7 @@ use crate::{
         Global,
         cache::{Cache, Prune},
     },
-    console::{self, size},
+    console::{self, bar::Bar, size},
     failure::{Failure, Kind},
     host,
 };
@@ -61,7 +60,11 @@ fn usage(store: &Store, json: bool) -> Result<(), Failure> {
     }
     let mut rows = vec![["IMAGE", "SIZE", "ALONE"].map(str::to_owned)];
     for image in &usage.images {
-        rows.push([names(image), size::bytes(image.size), size::bytes(image.alone)]);
+        let mut names = names(image).into_iter();
+        let first = names.next().unwrap_or_default();
+        rows.push([first, size::bytes(image.size), size::bytes(image.alone)]);
+        // What it takes is told once.
+        rows.extend(names.map(|it| [it, String::new(), String::new()]));
     }
     let images = console::table(&rows);
     let row = |what: &str, count: String, bytes: u64| [what.into(), count, size::bytes(bytes)];
@@ -71,6 +74,7 @@ fn usage(store: &Store, json: bool) -> Result<(), Failure> {
         row("steps", usage.steps.to_string(), usage.in_steps),
         row("contexts", usage.contexts.to_string(), usage.in_contexts),
         row("unreferenced", "-".into(), usage.unreferenced),
+        row("overhead of packs", "-".into(), usage.overhead),
         row("removed, still in use", "-".into(), usage.retired),
         row("being written", "-".into(), usage.temporary),
         row("total on disk", "-".into(), usage.total),
@@ -79,10 +83,10 @@ fn usage(store: &Store, json: bool) -> Result<(), Failure> {
     console::print_data(images + &console::table(&rows))
 }
 
-fn names(image: &ImageUsage) -> String {
+fn names(image: &ImageUsage) -> Vec<String> {
     match image.names.is_empty() {
-        true => format!("<none> {}", &image.digest.hex()[..12]),
-        false => image.names.iter().map(|it| short_name(it)).collect::<Vec<_>>().join(", "),
+        true => vec![format!("<none> {}", &image.digest.hex()[..12])],
+        false => image.names.iter().map(|it| short_name(it)).collect(),
     }
 }
 
@@ -104,6 +108,7 @@ fn usage_json(usage: &Usage) -> Value {
         "contexts": usage.contexts,
         "inContexts": usage.in_contexts,
         "unreferenced": usage.unreferenced,
+        "overhead": usage.overhead,
         "retired": usage.retired,
         "temporary": usage.temporary,
         "total": usage.total,
@@ -140,6 +145,13 @@ fn prune(store: &Store, args: &Prune) -> Result<(), Failure> {
     if 0 < pruned.later {
         console::say(&format!("{later} more when the other rbuilds that run now are done"));
     }
+    // What is over the size that was asked for is not left without a word.
+    if args.max_size.is_some_and(|it| it < pruned.kept) {
+        let kept = size::bytes(pruned.kept);
+        console::say(&format!(
+            "{kept} stay: names point to them; `rbuild image rm NAME` lets them go"
+        ));
+    }
     Ok(())
 }
 
@@ -158,12 +170,13 @@ fn pruned_json(pruned: &Pruned) -> Value {
 
 fn verify(store: &Store, repair: Repair, json: bool) -> Result<(), Failure> {
     let total = store.bytes_to_verify().map_err(store_failure)?;
-    let bar = if host::is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
-    let style =
-        ProgressStyle::with_template("{bar:30} {bytes} of about {total_bytes} read ({elapsed})");
-    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let verified = store.verify(repair, &mut |count| bar.inc(count)).map_err(store_failure)?;
-    bar.finish_and_clear();
+    let (mut bar, mut done) = (Bar::begin("reading", 0, total), 0);
+    let mut progress = |count: u64| {
+        done += count;
+        bar.set(done);
+    };
+    let verified = store.verify(repair, &mut progress).map_err(store_failure)?;
+    drop(bar);
     if json {
         console::print_line(&verified_json(&verified).to_string())?;
     }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, error::Error, io, path::Path};
 
 use rbuild_imagebuilder::{
     catalog::{self, CatalogError, Content},
-    digest::{Digest, VerifyError},
+    digest::{Blob, Digest, VerifyError},
+    layer_sources,
     layout::LayoutError,
     reference::Reference,
     store::{Origin, Store, StoreError},
@@ -81,15 +82,26 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
 /// The size of an image, and how much of that is elsewhere until it is needed.
 fn shown_size(store: &Store, it: &catalog::Listed, content: &Content) -> String {
     let size = size::bytes(size_of(content));
-    let lacking = missing(store, &it.image).unwrap_or_default();
-    match lacking.iter().map(|it| it.size).sum() {
-        0 => size,
-        elsewhere => format!("{size} ({} not fetched)", size::bytes(elsewhere)),
+    let sum = |blobs: &[Blob]| blobs.iter().map(|it| it.size).sum();
+    let (elsewhere, lost) = lacking(store, it);
+    match (sum(&elsewhere), sum(&lost)) {
+        (0, 0) => size,
+        (elsewhere, 0) => format!("{size} ({} not fetched)", size::bytes(elsewhere)),
+        (_, lost) => format!("{size} (damaged: {} missing)", size::bytes(lost)),
     }
+}
+
+/// The blobs that are not here: those that some repository has, and those that none is known to.
+fn lacking(store: &Store, it: &catalog::Listed) -> (Vec<Blob>, Vec<Blob>) {
+    let lacking = missing(store, &it.image).unwrap_or_default();
+    let is_known =
+        |it: &Blob| layer_sources::recall(store, it.digest).is_ok_and(|it| !it.is_empty());
+    lacking.into_iter().partition(is_known)
 }
 
 fn listed(store: &Store, it: &catalog::Listed) -> Value {
     let is_complete = missing(store, &it.image).is_ok_and(|it| it.is_empty());
+    let is_lost = it.content.is_none() || !lacking(store, it).1.is_empty();
     let names: Vec<String> = it.names.iter().map(Reference::to_string).collect();
     let (image, index) = match &it.content {
         Some(Content::Image(image)) => (Some(image), None),
@@ -103,7 +115,7 @@ fn listed(store: &Store, it: &catalog::Listed) -> Value {
         "platform": image.map(|it| it.config.platform().to_string()),
         "created": image.and_then(|it| it.config.created()),
         "size": it.content.as_ref().map(size_of),
-        "damaged": it.content.is_none(),
+        "damaged": is_lost,
         "complete": it.content.is_some() && is_complete,
         "mediaType": it.image.media_type,
     });
@@ -228,7 +240,9 @@ const MAKE_AGAIN: &str = "build or pull the image again, or remove it with `rbui
 /// Whose fault it is that something cannot be written: a path that is too long was given so.
 pub(super) fn io_kind(err: &io::Error) -> Kind {
     match err.kind() {
-        io::ErrorKind::InvalidFilename => Kind::Input,
+        io::ErrorKind::InvalidFilename
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory => Kind::Input,
         _ => Kind::Outside,
     }
 }
@@ -254,6 +268,8 @@ pub(super) fn catalog_failure(err: CatalogError) -> Failure {
         CatalogError::SeveralNames { .. } => {
             Failure::of(Kind::Input, err).hint("remove it by its names")
         }
+        CatalogError::FewDigits(_) => Failure::of(Kind::Input, err)
+            .hint("`rbuild image ls` lists what is there, with digits enough"),
         CatalogError::Ambiguous(_) => Failure::of(Kind::Input, err).hint("give more digits"),
         CatalogError::Damaged { .. } => Failure::of(Kind::Outside, err),
         CatalogError::Index(_) => Failure::of(Kind::Input, err).hint(
@@ -272,7 +288,14 @@ fn unwritten_failure(path: &Path, err: io::Error) -> Failure {
     match err.downcast::<StoreError>() {
         Ok(err) => store_failure(err),
         Err(err) => {
-            let (kind, hint) = (io_kind(&err), io_hint(&err));
+            let kind = io_kind(&err);
+            // It is not the store that has no space.
+            let hint = match err.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("free some space there, or write it to another disk")
+                }
+                _ => None,
+            };
             let message = format!("`{}` could not be written", path.display());
             Failure::new(kind, message).because(err).hint_if(hint)
         }

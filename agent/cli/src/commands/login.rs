@@ -3,7 +3,7 @@
 use std::io::{self, Read as _};
 
 use rbuild_imagebuilder::{
-    reference::Reference,
+    reference::{self, Reference},
     registry::{
         Credential,
         docker_config::{
@@ -30,6 +30,7 @@ const LONGEST: u64 = 64 * 1024;
 
 pub(crate) fn login(args: &Login, global: &Global) -> Result<(), Failure> {
     let registry = registry(&args.registry)?;
+    check_scheme(&args.registry, &registry, global)?;
     let runtime = registries::runtime()?;
     if EcrRegistry::parse(&registry).is_some() && args.username.is_none() {
         let client = registries::client(global)?;
@@ -77,7 +78,7 @@ fn keep(
 /// A registry as people write it, URLs too, as it is in names of images.
 pub(super) fn registry(text: &str) -> Result<String, Failure> {
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let host = bare.unwrap_or(text).split('/').next().unwrap_or_default();
+    let (host, path) = bare.unwrap_or(text).split_once('/').unwrap_or((bare.unwrap_or(text), ""));
     let wrong = || {
         Failure::new(Kind::Input, format!("`{text}` is no registry's host"))
             .hint("write it as in the names of its images: registry.example.com, localhost:5000")
@@ -87,7 +88,24 @@ pub(super) fn registry(text: &str) -> Result<String, Failure> {
     if !is_hub && parsed.registry() == "docker.io" {
         return Err(wrong());
     }
+    // Docker Hub's own URL has a path.
+    let is_of_hub = is_hub && matches!(path, "v1" | "v1/");
+    if !(path.is_empty() || is_of_hub) {
+        return Err(Failure::new(Kind::Input, format!("`{text}` has a path"))
+            .hint(format!("a credential is for all of a registry: write `{host}`")));
+    }
     Ok(parsed.registry().to_owned())
+}
+
+/// Tells who writes `http://` when it is not that which is spoken.
+fn check_scheme(text: &str, registry: &str, global: &Global) -> Result<(), Failure> {
+    let is_plain = reference::is_loopback(registry)
+        || global.insecure_registry.iter().any(|it| it.eq_ignore_ascii_case(registry));
+    if is_plain || !text.starts_with("http://") {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Input, format!("`{text}`: no password is sent over plain HTTP"))
+        .hint(format!("write `{registry}`; --insecure-registry {registry} allows plain HTTP")))
 }
 
 pub(super) fn nowhere() -> Failure {
@@ -143,6 +161,8 @@ mod tests {
             ("https://index.docker.io/v1/", Some("docker.io")),
             ("GHCR.io", Some("ghcr.io")),
             ("http://localhost:5000/", Some("localhost:5000")),
+            ("ghcr.io/v2/", None),
+            ("localhost:5000/team", None),
             ("registry", None),
             ("", None),
             ("a b.com", None),

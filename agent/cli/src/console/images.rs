@@ -8,39 +8,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rbuild_imagebuilder::{
     digest::Digest,
     event::{Direction, Event},
 };
 
-use super::size;
-use crate::host;
+use super::{
+    bar::{Bar, per_second},
+    size,
+};
 
 /// Shows events; can be told of them from several threads.
 pub(crate) struct Images {
     state: Mutex<State>,
-    draws: bool,
     /// What warnings are about.
     file: String,
 }
 
 #[derive(Default)]
 struct State {
-    layer: Option<(ProgressBar, Instant)>,
-    blobs: HashMap<Digest, ProgressBar>,
+    layer: Option<Bar>,
+    blobs: HashMap<Digest, Bar>,
     there: usize,
     mounted: usize,
     carried: u64,
     started: Option<Instant>,
 }
 
-/// Time in which nothing is drawn: what is done by then needs no bar.
-const QUIET: Duration = Duration::from_millis(300);
-
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), draws: host::is_terminal(), file: String::new() }
+        Self { state: Mutex::default(), file: String::new() }
     }
 
     /// Shows what is built from this Dockerfile.
@@ -56,11 +53,12 @@ impl Images {
                 super::say(&step(*number, *total, stage, text));
             }
             Event::StepCached => super::say("        cached"),
-            Event::LayerProgress { done, total } => self.layer_progress(&mut state, *done, *total),
+            Event::LayerProgress { done, total } => {
+                let begin = || Bar::begin("writing layer", *done, *total);
+                state.layer.get_or_insert_with(begin).set(*done);
+            }
             Event::LayerWritten { entries, content, size, digest, .. } => {
-                if let Some((bar, _)) = state.layer.take() {
-                    bar.finish_and_clear();
-                }
+                state.layer = None;
                 super::say(&layer(*entries, *content, *size, digest));
             }
             Event::Warning { line, text } => super::warn(&warning(&self.file, *line, text)),
@@ -77,12 +75,11 @@ impl Images {
                 super::say(&format!("        {} {} mounted", short(digest), size::bytes(*size)));
             }
             Event::BlobProgress { digest, done, total } => {
-                self.blob_progress(&mut state, *digest, *done, *total);
+                let begin = || Bar::begin(short(digest), *done, *total);
+                state.blobs.entry(*digest).or_insert_with(begin).set(*done);
             }
             Event::BlobDone { digest, size } => {
-                if let Some(bar) = state.blobs.remove(digest) {
-                    bar.finish_and_clear();
-                }
+                state.blobs.remove(digest);
                 state.carried += size;
                 super::say(&format!("        {} {}", short(digest), size::bytes(*size)));
             }
@@ -91,36 +88,6 @@ impl Images {
             }
         }
     }
-
-    fn layer_progress(&self, state: &mut State, done: u64, total: u64) {
-        if !self.draws {
-            return;
-        }
-        let started = state.layer.get_or_insert_with(|| (ProgressBar::hidden(), Instant::now()));
-        if started.0.is_hidden() && QUIET < started.1.elapsed() {
-            started.0 = bar(total, "writing layer");
-        }
-        started.0.set_position(done);
-    }
-
-    fn blob_progress(&self, state: &mut State, digest: Digest, done: u64, total: u64) {
-        let quiet = state.started.is_none_or(|it| it.elapsed() < QUIET);
-        if !self.draws || quiet {
-            return;
-        }
-        state.blobs.entry(digest).or_insert_with(|| bar(total, &short(&digest))).set_position(done);
-    }
-}
-
-fn bar(total: u64, name: &str) -> ProgressBar {
-    let template =
-        "        {prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ");
-    let bar = super::drawn().add(ProgressBar::new(total).with_style(style));
-    bar.set_prefix(name.to_owned());
-    bar
 }
 
 fn warning(file: &str, line: usize, text: &str) -> String {
@@ -183,12 +150,8 @@ fn what(state: &State, time: Duration) -> String {
     }
 }
 
-/// The bytes in a second; of what took no time there is none to tell.
 fn rate(carried: u64, time: Duration) -> String {
-    match u64::try_from(u128::from(carried) * 1000 / time.as_millis().max(1)) {
-        Ok(rate) if QUIET < time => format!(" at {}/s", size::bytes(rate)),
-        _ => String::new(),
-    }
+    per_second(carried, time).map_or_else(String::new, |it| format!(" at {}/s", size::bytes(it)))
 }
 
 fn verb(direction: Direction) -> &'static str {

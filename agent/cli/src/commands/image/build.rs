@@ -41,7 +41,7 @@ mod files;
 mod push;
 
 pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
-    check_format(args)?;
+    check(args)?;
     let names = args.tags.iter().map(|it| name(it)).collect::<Result<Vec<_>, _>>()?;
     let build_args = build_args(&args.build_arg)?;
     let epoch = host::source_date_epoch()?;
@@ -57,7 +57,7 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
             .then_some("rbuild refuses what it cannot do yet, rather than leave it out");
         source.failure(Failure::of(Kind::Input, err.kind).hint_if(hint), err.place)
     })?;
-    let ignore = read_ignore(&args.context, &source)?;
+    let ignore = read_ignore(args, &source)?;
     let store = store(global)?;
     let context = Context::open_known(&args.context, ignore, &store).map_err(context_failure)?;
     let view = Images::of_file(&source.path);
@@ -107,6 +107,40 @@ pub(super) fn build(args: &ImageBuild, global: &Global) -> Result<(), Failure> {
 }
 
 /// Refuses what would be found out when all layers are made.
+fn check(args: &ImageBuild) -> Result<(), Failure> {
+    check_format(args)?;
+    if let Some(text) = &args.platform {
+        check_platform(text)?;
+    }
+    args.iidfile.as_deref().map_or(Ok(()), check_file)
+}
+
+/// A file can be written where there is a folder for it, and none in its place.
+fn check_file(path: &Path) -> Result<(), Failure> {
+    let unwritten = || Failure::new(Kind::Input, format!("`{}` cannot be written", path.display()));
+    if path.is_dir() {
+        return Err(unwritten().hint("it is a folder: name a file in it"));
+    }
+    match path.parent().filter(|it| !it.as_os_str().is_empty()) {
+        Some(folder) if !folder.is_dir() => {
+            Err(unwritten().hint(format!("there is no folder `{}`", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_platform(text: &str) -> Result<(), Failure> {
+    let own = host::platform();
+    if text == own.to_string() {
+        return Ok(());
+    }
+    let message =
+        format!("images are built for this machine's platform, {own}, and not for {text}");
+    Err(Failure::new(Kind::Input, message).hint(
+        "build on a machine of that platform; `rbuild image copy --all` carries images for several",
+    ))
+}
+
 fn check_format(args: &ImageBuild) -> Result<(), Failure> {
     match (args.format, args.layers.compression) {
         (MediaTypes::Docker, layer::Method::Zstd(_)) => {

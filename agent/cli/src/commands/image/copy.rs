@@ -2,6 +2,7 @@
 
 use rbuild_imagebuilder::{
     carry::{self, CarryError, Choice, Copied, Order, Place, PlaceError},
+    catalog,
     config::Platform,
     digest::Digest,
     event::Event,
@@ -39,7 +40,16 @@ pub(super) fn copy(args: &Copy, global: &Global) -> Result<(), Failure> {
     let now = host::now().as_secs();
     let order =
         Order { client: &client, store: &store, from: &from, to: &to, choice: &choice, now };
-    let copied = carried(&registries::runtime()?, &order, &emit)?;
+    let copied = registries::runtime()?.block_on(carry::copy(&order, &emit)).map_err(|err| {
+        // Names without a prefix are of registries, which a person may not have meant.
+        let is_meant = args.source.starts_with("docker://") || !matches!(from, Place::Registry(_));
+        let is_here = !is_meant
+            && matches!(err, CarryError::Registry(_))
+            && catalog::find(&store, &args.source).is_ok();
+        let source = &args.source;
+        let hint = is_here.then(|| format!("the store has `{source}`: write `store:{source}`"));
+        carry_failure(err).hint_if(hint)
+    })?;
     let digest = copied.descriptor.digest.to_string();
     if !args.json {
         return console::print_line(&digest);
@@ -92,9 +102,16 @@ fn carried(runtime: &Runtime, order: &Order<'_>, emit: Emit<'_>) -> Result<Copie
 
 fn place(text: &str) -> Result<Place, Failure> {
     text.parse().map_err(|err: PlaceError| {
-        let hint = matches!(err, PlaceError::Kind(_) | PlaceError::Empty(_)).then_some(
-            "write it as docker://NAME, oci:PATH[:NAME], docker-archive:FILE[:NAME] or store:NAME",
-        );
+        let hint = match err {
+            PlaceError::Kind(_) | PlaceError::Empty(_) => Some(
+                "write it as docker://NAME, oci:PATH[:NAME], docker-archive:FILE[:NAME] or \
+                 store:NAME",
+            ),
+            PlaceError::Stream(_) => {
+                Some("`rbuild image save` and `load` do; a file that is called so is ./-")
+            }
+            PlaceError::Reference(_) => None,
+        };
         Failure::of(Kind::Input, err).hint_if(hint)
     })
 }
@@ -133,5 +150,7 @@ fn carry_failure(err: CarryError) -> Failure {
         CarryError::Digest(_) => {
             Failure::of(Kind::Input, err).hint("give a name and a tag: the digest is its own")
         }
+        CarryError::Exists(_) => Failure::of(Kind::Input, err)
+            .hint("remove it first; or `rbuild image save -o` replaces it"),
     }
 }

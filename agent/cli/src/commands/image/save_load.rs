@@ -1,6 +1,7 @@
 //! `rbuild image save` and `load`.
 
 use std::{
+    fs::{File, Metadata},
     io::{self, BufWriter, IsTerminal as _, Write},
     path::Path,
 };
@@ -88,7 +89,21 @@ fn save_to_file(
     path: &Path,
 ) -> Result<(), Failure> {
     let unwritten = |source| unwritten(path, source);
-    let file = PartFile::create(path).map_err(unwritten)?;
+    let metadata = path.metadata();
+    if metadata.as_ref().is_ok_and(Metadata::is_dir) {
+        let message = format!("`{}` is a folder, and an archive is a file", path.display());
+        return Err(Failure::new(Kind::Input, message).hint("name a file in it"));
+    }
+    if metadata.as_ref().is_ok_and(|it| !it.is_file()) {
+        // A pipe or a device stays what it is.
+        let file = File::options().write(true).open(path).map_err(unwritten)?;
+        let mut out = BufWriter::with_capacity(1 << 18, file);
+        write(format, store, images, &mut out, path)?;
+        return out.flush().map_err(unwritten);
+    }
+    // A link stays, too.
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let file = PartFile::create(&place).map_err(unwritten)?;
     let mut out = BufWriter::with_capacity(1 << 18, file);
     write(format, store, images, &mut out, path)?;
     let file = out.into_inner().map_err(|err| unwritten(err.into_error()))?;
@@ -106,10 +121,17 @@ fn write(
         Format::Oci => layout::save_tar(store, images, out, path),
         Format::DockerArchive => archive::save(store, images, out, path),
     };
-    written.map_err(layout_failure)
+    written.map_err(|err| match err {
+        LayoutError::Io { action: "written", path, source } => unwritten(&path, source),
+        err => layout_failure(err),
+    })
 }
 
 fn unwritten(path: &Path, source: io::Error) -> Failure {
+    if source.kind() == io::ErrorKind::BrokenPipe {
+        // Who read it has seen enough.
+        return Failure::told(Kind::Outside);
+    }
     layout_failure(LayoutError::Io { action: "written", path: path.to_owned(), source })
 }
 
@@ -117,6 +139,10 @@ pub(super) fn load(args: &Load, store: &Store) -> Result<(), Failure> {
     let (platform, now) = (host::platform(), host::now().as_secs());
     let loaded = match args.input.as_deref().filter(|it| *it != Path::new("-")) {
         Some(path) => layout::load(store, path, &platform, now),
+        None if io::stdin().is_terminal() => {
+            return Err(Failure::new(Kind::Input, "nobody types an archive on a terminal")
+                .hint("name a file with -i, or send it from another program"));
+        }
         None => {
             let path = Path::new("standard input");
             layout::load_tar(store, io::stdin().lock(), path, &platform, now)

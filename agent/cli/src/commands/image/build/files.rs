@@ -43,12 +43,20 @@ impl Source {
 /// Reads the Dockerfile. One that nobody named comes with the context, and must lie in it: else a
 /// link could have lines of other files shown.
 pub(super) fn read_dockerfile(args: &ImageBuild) -> Result<(Source, Dockerfile), Failure> {
+    if args.context == Path::new("-") {
+        let message = "a build context is not read from standard input";
+        return Err(Failure::new(Kind::Input, message)
+            .hint("unpack it and name the folder; a Dockerfile alone is read with `-f - FOLDER`"));
+    }
     if !args.context.is_dir() {
         // Said before the Dockerfile is missed in it.
         let message = format!("the build context `{}` is not a folder", args.context.display());
         return Err(Failure::new(Kind::Input, message));
     }
     let (path, read) = match &args.file {
+        Some(file) if file == Path::new("-") => {
+            (PathBuf::from("standard input"), input::read_standard_input(LARGEST))
+        }
         Some(file) => (file.clone(), input::read(file, LARGEST)),
         None => {
             let path = args.context.join("Dockerfile");
@@ -82,10 +90,14 @@ fn hint(err: &io::Error) -> Option<&'static str> {
 
 /// The ignore file beside the Dockerfile wins over that of the context (`NAME.dockerignore`).
 /// Neither is named by anyone.
-pub(super) fn read_ignore(context: &Path, source: &Source) -> Result<Ignore, Failure> {
+pub(super) fn read_ignore(args: &ImageBuild, source: &Source) -> Result<Ignore, Failure> {
+    let context = &args.context;
     let mut beside = source.path.clone().into_os_string();
     beside.push(".dockerignore");
-    for path in [PathBuf::from(beside), context.join(".dockerignore")] {
+    // Nothing lies beside standard input.
+    let is_file = args.file.as_deref() != Some(Path::new("-"));
+    let beside = is_file.then(|| PathBuf::from(beside));
+    for path in beside.into_iter().chain([context.join(".dockerignore")]) {
         let text = match input::read_found(context, &path, LARGEST) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
