@@ -349,7 +349,7 @@ mod tests {
         ));
         assert_eq!(remove(&store, "a").unwrap().image, None);
         assert_eq!(remove(&store, "b").unwrap().image, Some(first));
-        assert!(matches!(find(&store, "b"), Err(CatalogError::NotFound(_))));
+        assert!(matches!(find(&store, "b"), Err(CatalogError::FewDigits(_))));
         let image = load(&store, second).unwrap();
         assert!(is_whole(&store, &image).unwrap());
         assert_eq!(store.size(Digest::of(b"one")).unwrap(), None);

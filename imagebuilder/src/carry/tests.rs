@@ -71,7 +71,7 @@ async fn what_is_written_is_told_of_wherever_it_is_written() {
         (&layout, 2, 0),
         (&layout, 0, 2),
         (&format!("oci:{}", path("layout.tar")), 2, 0),
-        (&format!("oci:{}", path("layout.tar")), 2, 0),
+        (&format!("oci:{}", path("other.tar")), 2, 0),
         (&format!("docker-archive:{}:x:1", path("archive.tar")), 2, 0),
     ] {
         let told = std::sync::Mutex::new((0, 0));
