@@ -19,8 +19,9 @@ mod gnu {
     /// From malloc.h.
     const M_MMAP_THRESHOLD: c_int = -3;
     const M_ARENA_MAX: c_int = -8;
-    /// What glibc starts with; once it is set, it stays.
-    const MAPPED: c_int = 128 << 10;
+    /// Once it is set, it stays. Buffers of the tar stream are larger, and used again; compressed
+    /// segments are mostly smaller: to map each would cost a tenth of the time.
+    const MAPPED: c_int = 1 << 20;
 
     pub(super) fn set_up() {
         // These fail only for sizes that are too large. Threads seldom wait for the one heap: each
