@@ -284,8 +284,10 @@ pub fn remove(store: &Store, text: &str) -> Result<Removed, CatalogError> {
     if names.len() < all.len() {
         return Ok(Removed { names, image: None, freed: 0 });
     }
-    let freed = store.remove_image_and_blobs(image.digest)?.freed;
-    Ok(Removed { names, image: Some(image.digest), freed })
+    Ok(match store.remove_image_and_blobs(image.digest)? {
+        Some(pruned) => Removed { names, image: Some(image.digest), freed: pruned.freed },
+        None => Removed { names, image: None, freed: 0 },
+    })
 }
 
 #[cfg(test)]

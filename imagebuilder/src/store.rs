@@ -57,7 +57,7 @@ pub use self::{
 };
 use self::{
     files::{Temporaries, failed, names_in, sync_folder},
-    leases::{Gate, Lease, Living},
+    leases::{ClosedGate, Gate, Lease, Living},
     packs::Packs,
     version::VERSION,
 };
@@ -96,6 +96,8 @@ struct Inner {
     found: Mutex<BTreeSet<Digest>>,
     /// Images whose record this process has synced.
     synced: Mutex<BTreeSet<Digest>>,
+    /// Images that this process has added, or would have.
+    images: Mutex<BTreeSet<Digest>>,
     /// Bytes of blobs that this process has added as files.
     added: AtomicU64,
     lease: Lease,
@@ -244,6 +246,7 @@ impl Store {
             temporaries,
             found: Mutex::default(),
             synced: Mutex::default(),
+            images: Mutex::default(),
             added: AtomicU64::new(0),
             old: version::old_lock(root)?,
             lease,
@@ -257,7 +260,7 @@ impl Store {
     }
 
     /// Removes what the dead have left.
-    fn clear(&self, gate: &Gate) -> Result<u64, StoreError> {
+    fn clear(&self, gate: &ClosedGate) -> Result<u64, StoreError> {
         let count = |folder| names_in(&self.root().join(folder)).map(|it| it.len());
         if count("tmp")? == 0 && count("retired")? == 0 && count("leases")? == 1 {
             return Ok(0);
@@ -270,8 +273,8 @@ impl Store {
     }
 
     /// Who else uses the store.
-    fn living(&self, _gate: &Gate) -> Result<Living, StoreError> {
-        let mut living = leases::others(self.root(), &self.inner.lease)?;
+    fn living(&self, gate: &ClosedGate) -> Result<Living, StoreError> {
+        let mut living = leases::others(self.root(), &self.inner.lease, gate)?;
         if self.inner.old.is_some() {
             living.add_ageless(OLD_PROCESS);
         }

@@ -210,7 +210,7 @@ impl<'a> Layers<'a> {
 
 /// Ends where more is unpacked than what was read may hold: the size that an image tells of a
 /// layer is not known to be right before its end.
-fn bounded<R: Read>(inner: R, packed: Rc<Cell<u64>>, known: u64) -> impl Read {
+pub(crate) fn bounded<R: Read>(inner: R, packed: Rc<Cell<u64>>, known: u64) -> impl Read {
     Bounded::new(inner, packed, move |packed, unpacked| match unpacked <= most(packed).max(known) {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, members::TOO_LARGE)),

@@ -8,10 +8,12 @@
 //! the image's config names: what the archive calls it decides nothing.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufReader, Read, Seek},
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +26,7 @@ use serde::Deserialize;
 
 use super::{Limits, Magic};
 use crate::{
+    bounded::{Bounded, Counted},
     catalog::LARGEST_JSON,
     digest::{Blob, Digest, Hashing},
     image::{self, Compression, Format, Image, ImageError, Layer, MOST_LAYERS},
@@ -215,16 +218,25 @@ impl Archive<'_> {
             }
             Magic::None => compress(file, path, folder),
             Magic::Gzip => {
-                let content = MultiGzDecoder::new(BufReader::new(file));
-                let diff_id = self.unpacked(content, name)?;
+                let packed = Rc::new(Cell::new(0));
+                let content = MultiGzDecoder::new(BufReader::new(Counted::new(file, &packed)));
+                let diff_id = self.unpacked(self.bounded(content, packed), name)?;
                 Made::of(path, folder, Compression::Gzip, diff_id)
             }
             Magic::Zstd => {
-                let content = super::zstd(BufReader::new(file)).map_err(failed("read", path))?;
-                let diff_id = self.unpacked(content, name)?;
+                let packed = Rc::new(Cell::new(0));
+                let content = super::zstd(BufReader::new(Counted::new(file, &packed)));
+                let content = content.map_err(failed("read", path))?;
+                let diff_id = self.unpacked(self.bounded(content, packed), name)?;
                 Made::of(path, folder, Compression::Zstd, diff_id)
             }
         }
+    }
+
+    /// As the whole archive: what is packed may not be of far more than it takes.
+    fn bounded(&self, content: impl Read, packed: Rc<Cell<u64>>) -> impl Read {
+        let limits = self.limits;
+        Bounded::new(content, packed, move |packed, unpacked| limits.check(packed, unpacked))
     }
 
     /// The digest of what a compressed layer unpacks to.

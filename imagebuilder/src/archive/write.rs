@@ -2,20 +2,24 @@
 //! configs with their bytes as they are, layers unpacked, and `manifest.json`.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, btree_map},
     io::{self, BufReader, Read, Write},
     path::Path,
+    rc::Rc,
 };
 
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Value, json};
 
 use crate::{
+    bounded::Counted,
     digest::{Blob, Digest, Hashing, Verifying},
     image::{self, Compression, Image, Layer},
     layout::{self, Blobs, LayoutError, Naming, Parcel, append, failed},
     reference::Reference,
     store::{Store, StoredImage},
+    unpack,
 };
 
 /// Writes images, each with what it was asked for by, as [`crate::layout::save`] has it.
@@ -123,20 +127,25 @@ impl Writing<'_> {
         }
     }
 
+    /// A layer's content, which may be no more than is read of any layer, unless it was made here.
     fn unpacked(&self, layer: &Layer) -> Result<Box<dyn Read>, LayoutError> {
         let blob = Blob { digest: layer.digest, size: layer.size };
-        let content = self.blobs.open(blob)?;
-        match Compression::of(&layer.media_type) {
-            Some(Compression::None) => Ok(Box::new(content)),
-            Some(Compression::Gzip) => Ok(Box::new(MultiGzDecoder::new(BufReader::new(content)))),
+        let packed = Rc::new(Cell::new(0));
+        let content = BufReader::new(Counted::new(self.blobs.open(blob)?, &packed));
+        let content: Box<dyn Read> = match Compression::of(&layer.media_type) {
+            Some(Compression::None) => Box::new(content),
+            Some(Compression::Gzip) => Box::new(MultiGzDecoder::new(content)),
             Some(Compression::Zstd) => {
-                let content = super::zstd(BufReader::new(content));
-                Ok(Box::new(content.map_err(failed("read", self.blobs.path()))?))
+                Box::new(super::zstd(content).map_err(failed("read", self.blobs.path()))?)
             }
             None => {
                 let reason = format!("`{}` is not a layer's media type", layer.media_type);
-                Err(LayoutError::Layer { digest: layer.digest, reason })
+                return Err(LayoutError::Layer { digest: layer.digest, reason });
             }
-        }
+        };
+        Ok(match self.blobs.is_composed(layer.digest) {
+            true => content,
+            false => Box::new(unpack::bounded(content, packed, 0)),
+        })
     }
 }

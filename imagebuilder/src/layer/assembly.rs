@@ -66,7 +66,9 @@ impl<'j, 'a> Assembly<'j, 'a> {
         for mark in known {
             let Some(segment) = planner.next()? else { break };
             let size = mark.blob_length.checked_sub(start).and_then(|it| u32::try_from(it).ok());
-            let is_same = mark.key == segment.key;
+            // A blob that came as a file has no segments.
+            let is_same =
+                mark.key == segment.key && self.job.store.has_object(ObjectKind::Segment, mark.key);
             let (Some(size), Some(streams), true) = (size, mark.streams(), is_same) else {
                 return Ok(Some(segment));
             };

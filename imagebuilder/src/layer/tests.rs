@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::Read,
+    io::{Read, Write as _},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -430,6 +430,30 @@ fn checkpoints_that_are_damaged_are_not_used() {
     store.add_object(kind, layer.digest, &bytes).unwrap();
     let (again, read) = write_like(&store, &tree, Options::default(), 2, "x").unwrap();
     assert_eq!((again, read), (layer, tree.size()));
+}
+
+/// A blob that was pulled or loaded is a file: the one that was made here may be gone.
+#[test]
+fn segments_that_are_gone_are_made_again() {
+    let folder = place();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let mut tree = many(folder.path());
+    let (layer, _) = write_like(&store, &tree, Options::default(), 2, "x").unwrap();
+    let mut blob = Vec::new();
+    store.open_blob(layer.digest).unwrap().read_to_end(&mut blob).unwrap();
+    for key in segments(&store, &layer) {
+        store.remove_object(ObjectKind::Segment, key).unwrap();
+    }
+    store.remove_object(ObjectKind::Composed, layer.digest).unwrap();
+    let mut writer = store.writer().unwrap();
+    writer.write_all(&blob).unwrap();
+    writer.finish_as(Blob { digest: layer.digest, size: layer.size }).unwrap();
+    tree.get_mut(&path("many/0900")).unwrap().meta.mtime = 9;
+    let (edited, _) = write_like(&store, &tree, Options::default(), 2, "x").unwrap();
+    assert_ne!(edited.digest, layer.digest);
+    let mut read = Vec::new();
+    store.open_blob(edited.digest).unwrap().read_to_end(&mut read).unwrap();
+    assert_eq!(Digest::of(&read), edited.digest);
 }
 
 /// Remembers what was uploaded.

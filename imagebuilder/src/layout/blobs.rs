@@ -10,10 +10,10 @@ use super::{LayoutError, blob_path, failed, write::Entry};
 use crate::{
     catalog::LARGEST_JSON,
     config::Platform,
-    digest::{Blob, Verifying},
+    digest::{Blob, Digest, Verifying},
     image::{self, Descriptor, Image, ImageError},
     needs::{self, All},
-    store::{BlobReader, Store},
+    store::{BlobReader, ObjectKind, Store},
 };
 
 /// Blobs of this machine.
@@ -44,6 +44,14 @@ impl Blobs {
                 let file = File::open(&path).map_err(failed("read", &path))?;
                 Ok(Verifying::new(Box::new(file), blob.digest, blob.size))
             }
+        }
+    }
+
+    /// Whether a blob was put together here, of segments.
+    pub(crate) fn is_composed(&self, digest: Digest) -> bool {
+        match self {
+            Self::Store(store) => store.has_object(ObjectKind::Composed, digest),
+            Self::Folder(..) => false,
         }
     }
 

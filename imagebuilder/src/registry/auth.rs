@@ -28,7 +28,7 @@ use super::{
     error::{self, RegistryError},
     http::{Http, Request, Response},
 };
-use crate::reference::Repository;
+use crate::reference::{self, Repository};
 
 const LONGEST_TOKEN_ANSWER: usize = 1024 * 1024;
 /// What the token specification says for a token that does not say it itself.
@@ -433,12 +433,16 @@ fn choose(
     }
 }
 
-/// A registry with TLS does not get us to send its credential without.
+/// A registry does not get us to send its credential without TLS to where we may not.
 fn token_service(http: &Http, scope: &Scope, realm: &str) -> Result<Url, RegistryError> {
     let registry = scope.registry();
     let url = Url::parse(realm).ok().filter(|it| match it.scheme() {
         "https" => true,
-        "http" => http.scheme(registry) == "http",
+        "http" => {
+            let is_same = it.host_str() == Some(reference::host(registry));
+            http.scheme(registry) == "http"
+                && (is_same || http.scheme(&error::authority(it)) == "http")
+        }
         _ => false,
     });
     url.ok_or_else(|| {
@@ -546,6 +550,7 @@ mod tests {
             ("a.com/x", "http://localhost/token", None),
             ("a.com/x", "ftp://a.com/token", None),
             ("a.com/x", "/token", None),
+            ("localhost/x", "http://a.com/token", None),
             (
                 "localhost/x",
                 "http://localhost:1/t",

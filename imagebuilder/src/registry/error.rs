@@ -323,6 +323,11 @@ impl RegistryError {
         said.contains("immutable") || said.contains("imagetagalreadyexists")
     }
 
+    /// Whether one may not do that, though perhaps something else.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Unauthorized { .. })
+    }
+
     /// Whether the registry has no such repository, and does not make it by itself.
     pub fn is_unknown_repository(&self) -> bool {
         let Self::NotFound { answer, .. } = self else { return false };

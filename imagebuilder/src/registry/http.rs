@@ -323,7 +323,8 @@ impl Response {
             429 => RegistryError::TooManyRequests { answer },
             400 if answer.is_throttled() => RegistryError::TooManyRequests { answer },
             400 if answer.is_corrupted() => RegistryError::Corrupted { answer },
-            408 | 500..=599 => RegistryError::Server { answer },
+            // 499 is ECR's way to say that it gave up itself.
+            408 | 499 | 500..=599 => RegistryError::Server { answer },
             _ => RegistryError::Refused { answer },
         }
     }

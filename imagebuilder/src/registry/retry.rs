@@ -43,14 +43,13 @@ impl<'a> Tries<'a> {
         true
     }
 
-    /// The registry's own wish, or twice as long as the last time; `chance` (0 to 1) takes up to
+    /// The registry's own wish, and not less than twice as long as the last time; `chance` (0 to 1) takes up to
     /// half of it off, so that many clients do not come back at once.
     fn pause(&self, asked: Option<Duration>, chance: f64) -> Duration {
-        if let Some(asked) = asked {
-            return asked.min(self.options.longest_pause);
-        }
         let doubled = self.options.first_pause.saturating_mul(1 << (self.done - 1).min(16));
-        doubled.min(self.options.longest_pause).mul_f64(1.0 - chance / 2.0)
+        let own = doubled.min(self.options.longest_pause).mul_f64(1.0 - chance / 2.0);
+        // No time, or one that is over, would have all tries made at once.
+        own.max(asked.unwrap_or_default().min(self.options.longest_pause))
     }
 }
 
@@ -105,7 +104,7 @@ mod tests {
             (5, None, 0.0, 10.0),
             (40, None, 0.0, 10.0),
             (1, Some(3), 1.0, 3.0),
-            (1, Some(0), 0.0, 0.0),
+            (1, Some(0), 0.0, 1.0),
             (1, Some(3600), 0.0, 10.0),
         ] {
             let tries = Tries { options: &options, most: 5, done };

@@ -14,6 +14,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
+    ops::Deref,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -35,6 +36,18 @@ pub(super) struct Gate {
     _file: File,
 }
 
+/// The gate, closed to all others.
+#[derive(Debug)]
+pub(super) struct ClosedGate(Gate);
+
+impl Deref for ClosedGate {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.0
+    }
+}
+
 impl Gate {
     /// Waits until nobody removes anything, and keeps it so.
     pub(super) fn shared(root: &Path) -> Result<Self, StoreError> {
@@ -44,18 +57,18 @@ impl Gate {
     }
 
     /// Waits until nobody changes anything, and keeps it so.
-    pub(super) fn exclusive(root: &Path) -> Result<Self, StoreError> {
+    pub(super) fn exclusive(root: &Path) -> Result<ClosedGate, StoreError> {
         let file = open(root)?;
         let locked = lock(&file, FlockOperation::LockExclusive);
         locked.map_err(|err| failed("lock", root)(err.into()))?;
-        Ok(Self { _file: file })
+        Ok(ClosedGate(Self { _file: file }))
     }
 
     /// As [`Gate::exclusive`], but waits for nobody.
-    pub(super) fn try_exclusive(root: &Path) -> Option<Self> {
+    pub(super) fn try_exclusive(root: &Path) -> Option<ClosedGate> {
         let file = open(root).ok()?;
         lock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-        Some(Self { _file: file })
+        Some(ClosedGate(Self { _file: file }))
     }
 }
 
@@ -155,9 +168,9 @@ pub(super) struct Living {
     pub(super) oldest: Option<SystemTime>,
 }
 
-/// Who lives besides `own`; what the dead have left of their leases is removed. Call it with the
-/// gate closed to others.
-pub(super) fn others(root: &Path, own: &Lease) -> Result<Living, StoreError> {
+/// Who lives besides `own`; what the dead have left of their leases is removed. With the gate
+/// closed: who begins to live makes a file first, and locks it then.
+pub(super) fn others(root: &Path, own: &Lease, _gate: &ClosedGate) -> Result<Living, StoreError> {
     let folder = root.join("leases");
     let mut living = Living::default();
     if own.has_others_without_file(root)? {

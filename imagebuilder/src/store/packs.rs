@@ -49,6 +49,8 @@ pub(super) struct Packs {
     files: Mutex<Vec<(String, Arc<File>)>>,
     /// Bytes that were committed.
     committed: AtomicU64,
+    /// The highest number of a pack that this process has seen: no name is used twice.
+    last_number: AtomicU64,
     has_failed: AtomicBool,
 }
 
@@ -86,6 +88,7 @@ impl Packs {
             commits: Mutex::default(),
             files: Mutex::default(),
             committed: AtomicU64::new(0),
+            last_number: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
         }
     }
@@ -300,7 +303,11 @@ impl Packs {
         open.file.sync_all().map_err(failed("write", &pack.path))?;
         index.sync_all().map_err(failed("write", &beside.path))?;
         let last = names_in(&folder)?.iter().filter_map(|it| number(it)).max().unwrap_or_default();
-        let name = format!("{:010}-{}", last.saturating_add(1), self.temporaries.owner());
+        // One that is gone again had a name that others may still know it by.
+        let before = self.last_number.fetch_max(last, Ordering::Relaxed).max(last);
+        let number = before.saturating_add(1);
+        self.last_number.fetch_max(number, Ordering::Relaxed);
+        let name = format!("{number:010}-{}", self.temporaries.owner());
         pack.rename(&self.path(&name, "pack"))?;
         beside.rename(&self.path(&name, "idx"))?;
         sync_folder(&folder)?;

@@ -74,6 +74,16 @@ struct Survey {
     candidates: Vec<Candidate>,
 }
 
+impl Survey {
+    /// The same, but these images stay.
+    fn keeping(mut self, images: Vec<Digest>) -> Self {
+        let is_kept = |it: &Candidate| matches!(it.what, What::Image(it) if images.contains(&it));
+        self.candidates.retain(|it| !is_kept(it));
+        self.pinned.extend(images);
+        self
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Candidate {
     what: What,
@@ -137,8 +147,8 @@ impl Waste {
 impl Store {
     /// What [`Store::prune`] would remove.
     pub fn plan_prune(&self, limits: &Limits) -> Result<Pruned, StoreError> {
-        let gate = Gate::shared(self.root())?;
-        let living = self.living(&gate)?;
+        let living = self.living_now()?;
+        let _gate = Gate::shared(self.root())?;
         let survey = self.survey(&living)?;
         let (reach, victims) = self.choose(survey, limits)?;
         let mut pruned = Pruned { kept: reach.size, ..Pruned::default() };
@@ -153,6 +163,11 @@ impl Store {
         pruned.objects = shares.iter().map(|it| it.dead).sum();
         pruned.freed += self.waste_of(&shares, limits);
         Ok(pruned)
+    }
+
+    /// Who else uses the store: an estimate as soon as the gate is open again.
+    pub(super) fn living_now(&self) -> Result<Living, StoreError> {
+        self.living(&Gate::exclusive(self.root())?)
     }
 
     /// Bytes that [`Store::prune`] frees if it is to keep all of `reach`.
@@ -179,8 +194,17 @@ impl Store {
 
     /// Removes what is over the limits, the least recently used first, and all that nothing needs.
     pub fn prune(&self, limits: &Limits) -> Result<Pruned, StoreError> {
+        self.prune_but(limits, Vec::new())
+    }
+
+    /// The same, but for these images and what they need.
+    pub(super) fn prune_but(
+        &self,
+        limits: &Limits,
+        images: Vec<Digest>,
+    ) -> Result<Pruned, StoreError> {
         self.commit()?;
-        let (mut pruned, wasteful) = self.remove_records_and_files(limits)?;
+        let (mut pruned, wasteful) = self.remove_records_and_files(limits, images)?;
         let mut group = Vec::new();
         let mut size = 0;
         for share in wasteful {
@@ -196,10 +220,13 @@ impl Store {
     }
 
     /// Forgets an image, what steps gave of what it alone needs, and with that all that nothing
-    /// else needs.
-    pub fn remove_image_and_blobs(&self, digest: Digest) -> Result<Pruned, StoreError> {
+    /// else needs; none if it has a name, which another process may just have given it.
+    pub fn remove_image_and_blobs(&self, digest: Digest) -> Result<Option<Pruned>, StoreError> {
         {
             let gate = Gate::exclusive(self.root())?;
+            if self.names()?.iter().any(|it| it.digest == digest) {
+                return Ok(None);
+            }
             self.commit_inside(&gate)?;
             let mut others = Reach::new(self);
             for image in self.images()?.iter().filter(|it| it.digest != digest) {
@@ -218,18 +245,19 @@ impl Store {
             }
             self.remove_image(digest)?;
         }
-        self.prune(&Limits::default())
+        self.prune(&Limits::default()).map(Some)
     }
 
     /// The first half of [`Store::prune`], and the packs that the second half has to look at.
     fn remove_records_and_files(
         &self,
         limits: &Limits,
+        images: Vec<Digest>,
     ) -> Result<(Pruned, Vec<Share>), StoreError> {
         let gate = Gate::exclusive(self.root())?;
         let mut pruned = Pruned { freed: self.clear(&gate)?, ..Pruned::default() };
         let living = self.living(&gate)?;
-        let survey = self.survey(&living)?;
+        let survey = self.survey(&living)?.keeping(images);
         let (reach, victims) = self.choose(survey, limits)?;
         pruned.kept = reach.size;
         for victim in &victims {
@@ -290,8 +318,9 @@ impl Store {
         let before = self.inner.packs.committed();
         let mut copied = HashSet::new();
         let reach = {
-            let gate = Gate::shared(self.root())?;
-            self.reach_now(&self.living(&gate)?)?
+            let living = self.living_now()?;
+            let _gate = Gate::shared(self.root())?;
+            self.reach_now(&living)?
         };
         self.copy(group, &reach, &mut copied)?;
         // Long before others have to wait.

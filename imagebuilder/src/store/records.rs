@@ -93,6 +93,7 @@ impl Store {
     /// Notes that a manifest, whose blobs are all here, is an image. Commits what was added.
     pub fn add_image(&self, image: &StoredImage) -> Result<(), StoreError> {
         let gate = Gate::shared(self.root())?;
+        super::lock(&self.inner.images).insert(image.digest);
         let had_pack = self.inner.packs.is_pending();
         self.commit_inside(&gate)?;
         let path = self.image_path(image.digest);

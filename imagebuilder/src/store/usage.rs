@@ -69,7 +69,8 @@ pub struct ImageUsage {
 impl Store {
     /// What takes how much.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let gate = Gate::shared(self.root())?;
+        let living = self.living_now()?;
+        let _gate = Gate::shared(self.root())?;
         let names = self.names()?;
         let mut all = Reach::new(self);
         let mut reached = Vec::new();
@@ -96,7 +97,7 @@ impl Store {
         let mut usage = Usage { in_images: all.size, ..Usage::default() };
         usage.images = reached.into_iter().map(image).collect();
         self.add_steps(&mut usage, &mut all)?;
-        usage.unreferenced = self.waste(&all, &self.living(&gate)?)?;
+        usage.unreferenced = self.waste(&all, &living)?;
         self.add_folders(&mut usage, all.size)?;
         Ok(usage)
     }
@@ -166,11 +167,14 @@ impl Store {
             self.note(&path, counted)?;
             return Ok(None);
         }
-        let pruned = self.prune(&Limits {
+        let limits = Limits {
             max_size: Some(limit / 5 * 4),
             unused_since: None,
             least: LEAST.min(limit / 5),
-        })?;
+        };
+        // What this process made is what it was for.
+        let own = super::lock(&self.inner.images).iter().copied().collect();
+        let pruned = self.prune_but(&limits, own)?;
         self.note(&path, self.counted()?)?;
         Ok(Some(pruned))
     }

@@ -134,7 +134,12 @@ impl Push<'_> {
 
     async fn blob(&self, blob: Blob) -> Result<(), TransferError> {
         let Blob { digest, size } = blob;
-        if self.client.blob_exists(self.repository(), digest).await? {
+        let exists = match self.client.blob_exists(self.repository(), digest).await {
+            // As for [`Self::is_there`].
+            Err(err) if err.is_denied() => false,
+            asked => asked?,
+        };
+        if exists {
             (self.emit)(Event::BlobExists { digest });
             return Ok(());
         }

@@ -167,3 +167,50 @@ fn what_two_processes_add_at_once_is_kept_once() {
     assert!(total < 55_000, "{total} bytes");
     assert_eq!(store.read_blob(Digest::of(&content), 60_000).unwrap(), content);
 }
+
+#[test]
+fn no_name_of_a_pack_is_used_twice() {
+    let (_folder, store) = store();
+    let mut seen = Vec::new();
+    for number in 0..4 {
+        compose(&store, &[&bytes(number, 1000)]);
+        store.commit().unwrap();
+        let names = packs(&store);
+        assert!(!names.is_empty());
+        seen.extend(names);
+        // Nothing needs it.
+        store.prune(&NOTHING).unwrap();
+        assert_eq!(packs(&store), [""; 0]);
+    }
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "{seen:?}");
+}
+
+#[test]
+fn an_image_that_was_given_a_name_is_not_removed() {
+    let (_folder, store) = store();
+    let layer = compose(&store, &[&bytes(1, 1000)]);
+    let image = image_of(&store, layer, Some("a:1"));
+    assert_eq!(store.remove_image_and_blobs(image).unwrap(), None);
+    assert!(store.image(image).unwrap().is_some() && store.size(layer).unwrap().is_some());
+    store.remove_name("a:1").unwrap();
+    assert!(store.remove_image_and_blobs(image).unwrap().is_some());
+    assert!(store.image(image).unwrap().is_none());
+}
+
+#[test]
+fn what_a_process_made_is_not_removed_by_its_own_limit() {
+    let (_folder, store) = store();
+    let layer = compose(&store, &[&bytes(1, 900_000)]);
+    let image = image_of(&store, layer, None);
+    let old = compose(&store, &[&bytes(2, 900_000)]);
+    store.remember(Digest::of(b"old"), &old.to_string()).unwrap();
+    age(&store, "cache", Digest::of(b"old"), 1000);
+    assert!(store.keep_below(500_000).unwrap().is_some());
+    assert!(store.image(image).unwrap().is_some() && store.size(layer).unwrap().is_some());
+    assert!(store.size(old).unwrap().is_none());
+    another(&store).prune(&NOTHING).unwrap();
+    assert!(store.image(image).unwrap().is_some(), "it is in use");
+}

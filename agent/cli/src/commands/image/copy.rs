@@ -1,7 +1,7 @@
 //! `rbuild image copy`, and what carries indexes for `push` and `pull`.
 
 use rbuild_imagebuilder::{
-    carry::{self, CarryError, Choice, Copied, Order, Place, PlaceError},
+    carry::{self, CarryError, Choice, Order, Place, PlaceError},
     catalog,
     config::Platform,
     digest::Digest,
@@ -90,14 +90,10 @@ pub(super) fn push_index(
     digest: Digest,
     name: &Reference,
     emit: Emit<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), CarryError> {
     let (from, to) = (Place::Store(digest.to_string()), Place::Registry(name.clone()));
     let order = Order { client, store, from: &from, to: &to, choice: &Choice::All, now: 0 };
-    carried(runtime, &order, emit).map(drop)
-}
-
-fn carried(runtime: &Runtime, order: &Order<'_>, emit: Emit<'_>) -> Result<Copied, Failure> {
-    runtime.block_on(carry::copy(order, emit)).map_err(carry_failure)
+    runtime.block_on(carry::copy(&order, emit)).map(drop)
 }
 
 fn place(text: &str) -> Result<Place, Failure> {
@@ -135,7 +131,7 @@ fn platform(text: &str) -> Result<Choice, Failure> {
     Ok(Choice::Only(platform, variant))
 }
 
-fn carry_failure(err: CarryError) -> Failure {
+pub(super) fn carry_failure(err: CarryError) -> Failure {
     match err {
         CarryError::Registry(err) => registry_failure(err),
         CarryError::Layout(err) => layout_failure(err),

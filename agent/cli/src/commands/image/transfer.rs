@@ -6,6 +6,7 @@ use std::{
 };
 
 use rbuild_imagebuilder::{
+    carry::CarryError,
     catalog,
     digest::{Blob, Digest},
     event::Event,
@@ -21,7 +22,7 @@ use rbuild_imagebuilder::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{catalog_failure, keep_below_limit, store, store_failure};
+use super::{catalog_failure, copy, keep_below_limit, store, store_failure};
 use crate::{
     args::{
         Global,
@@ -48,7 +49,7 @@ pub(super) fn push(args: &Push, global: &Global) -> Result<(), Failure> {
         let (digest, report) = (image.digest, Report::default());
         let emit = |event: Event<'_>| report.follow(&view, &event);
         match image::is_index(&image.media_type) {
-            true => super::copy::push_index(&runtime, &client, &store, digest, &name, &emit)?,
+            true => pusher.push_index(&store, digest, &name, &emit)?,
             false => pusher.push(&store, digest, &name, &emit)?,
         }
         print(&name, digest, args.json.then_some(&report))?;
@@ -93,6 +94,32 @@ impl Pusher<'_> {
                 push().map_err(transfer_failure)
             }
             pushed => pushed.map_err(transfer_failure),
+        }
+    }
+
+    /// The same for an index, with all its images.
+    fn push_index(
+        &self,
+        store: &Store,
+        digest: Digest,
+        name: &Reference,
+        emit: transfer::Emit<'_>,
+    ) -> Result<(), Failure> {
+        let push = || copy::push_index(self.runtime, self.client, store, digest, name, emit);
+        let is_same = || {
+            let found = self.runtime.block_on(self.client.pushed_digest(name));
+            self.args.ignore_immutable && matches!(found, Ok(Some(it)) if it == digest)
+        };
+        let pushed = match push() {
+            Err(CarryError::Registry(err)) if err.is_unknown_repository() => {
+                self.create(name.repository(), err)?;
+                push()
+            }
+            pushed => pushed,
+        };
+        match pushed {
+            Err(CarryError::Registry(err)) if err.is_immutable_tag() && is_same() => Ok(()),
+            pushed => pushed.map_err(copy::carry_failure),
         }
     }
 
